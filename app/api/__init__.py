@@ -1,0 +1,1 @@
+"""HTTP only: translates between requests and the packages below, and decides nothing."""

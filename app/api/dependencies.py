@@ -1,0 +1,29 @@
+"""One provider and one alias for each thing that routes need; tests replace the provider."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from app.inference.store import ModelStore
+from app.metrics import Metrics
+from app.settings import Settings
+
+
+def get_settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+def get_store(request: Request) -> ModelStore:
+    store: ModelStore = request.app.state.store
+    return store
+
+
+def get_metrics(request: Request) -> Metrics:
+    metrics: Metrics = request.app.state.metrics
+    return metrics
+
+
+SettingsDependency = Annotated[Settings, Depends(get_settings)]
+StoreDependency = Annotated[ModelStore, Depends(get_store)]
+MetricsDependency = Annotated[Metrics, Depends(get_metrics)]

@@ -1,0 +1,81 @@
+"""GET /models and below: what is served, what it was trained on and how good it is."""
+
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Response
+from fastapi import Path as PathParameter
+
+from app.api import problems
+from app.api.dependencies import SettingsDependency, StoreDependency
+from app.api.schemas import ModelsResponse, ModelSummary, RefusedModel
+from app.artifact import REPORT_NAME, Card
+from app.errors import ReportNotFoundError
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+NameParameter = Annotated[str, PathParameter(description="Name of a model.", max_length=64)]
+VersionParameter = Annotated[int, PathParameter(description="Version of the model.", ge=1)]
+
+# A report is one page with its style and pictures inside; whatever it holds, it may load and run nothing.
+REPORT_HEADERS = {"Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'"}
+
+
+@router.get("", operation_id="list_models", summary="The models that are there", responses=problems.responses(503))
+def list_models(settings: SettingsDependency, store: StoreDependency) -> ModelsResponse:
+    summaries = []
+    for name in store.names:
+        _, card = store.card(name)
+        test = card.metrics.get("test")
+        summaries.append(
+            ModelSummary(
+                name=name,
+                description=card.description,
+                versions=store.versions(name),
+                served_version=store.served_version(name),
+                class_names=card.class_names,
+                test_accuracy=test.accuracy if test else None,
+            )
+        )
+    return ModelsResponse(
+        default_model=settings.default_model,
+        models=summaries,
+        refused=[RefusedModel(folder=refusal.folder, reason=refusal.reason) for refusal in store.refusals],
+    )
+
+
+@router.get(
+    "/{name}",
+    operation_id="get_model",
+    summary="The card of the served version",
+    response_model_exclude={"golden"},
+    responses=problems.responses(404, 503),
+)
+def get_model(name: NameParameter, store: StoreDependency) -> Card:
+    return store.card(name)[1]
+
+
+@router.get(
+    "/{name}/versions/{version}",
+    operation_id="get_model_version",
+    summary="The card of one version",
+    response_model_exclude={"golden"},
+    responses=problems.responses(404, 503),
+)
+def get_model_version(name: NameParameter, version: VersionParameter, store: StoreDependency) -> Card:
+    return store.card(name, version)[1]
+
+
+@router.get(
+    "/{name}/report",
+    operation_id="get_model_report",
+    summary="The report of the served version, a page for people",
+    response_class=Response,
+    responses={200: {"content": {"text/html": {}}}, **problems.responses(404, 503)},
+)
+def get_model_report(name: NameParameter, store: StoreDependency) -> Response:
+    path: Path = store.card(name)[0] / REPORT_NAME
+    try:
+        return Response(path.read_bytes(), media_type="text/html; charset=utf-8", headers=REPORT_HEADERS)
+    except FileNotFoundError as error:
+        raise ReportNotFoundError(name) from error

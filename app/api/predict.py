@@ -1,0 +1,104 @@
+"""POST /predict."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from app.api import problems
+from app.api.body import FILE_FIELD, Upload, read_uploads
+from app.api.dependencies import SettingsDependency, StoreDependency
+from app.api.schemas import (
+    CandidatePublic,
+    FailedImagePublic,
+    ImagePublic,
+    ModelReference,
+    PredictionPublic,
+    PredictResponse,
+)
+from app.errors import WardrobeError
+from app.inference.predictor import Prediction
+from app.inference.store import AUTO
+
+router = APIRouter(tags=["predict"])
+
+_BINARY = {"type": "string", "format": "binary"}
+REQUEST_BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": [FILE_FIELD],
+                "properties": {FILE_FIELD: {"type": "array", "items": _BINARY, "description": "One or more images."}},
+            }
+        },
+        "image/*": {"schema": _BINARY},
+        "application/octet-stream": {"schema": _BINARY},
+    },
+}
+
+
+@router.post(
+    "/predict",
+    operation_id="predict",
+    summary="Classify images of clothes",
+    response_model=PredictResponse,
+    responses=problems.responses(400, 404, 408, 413, 415, 422, 429, 503),
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+async def predict(
+    request: Request,
+    settings: SettingsDependency,
+    store: StoreDependency,
+    model: Annotated[str, Query(description="Name of a model; `auto` chooses.", max_length=64)] = AUTO,
+    top_k: Annotated[int, Query(description="How many classes to name for each image.", ge=1, le=100)] = 3,
+) -> PredictResponse | Response:
+    """Send one or many multipart parts named `file`, or the bytes of one image as the body.
+
+    Answers come in the order sent. An image that cannot be read has an error in its place and does not affect the
+    others; if none could be read, the answer has the first one's status.
+    """
+    predictor = store.predictor(model)
+    uploads = await read_uploads(request, settings)
+    outcomes = await predictor.predict([upload.content for upload in uploads], top_k=top_k)
+    failures = [outcome for outcome in outcomes if isinstance(outcome, WardrobeError)]
+    if len(failures) == len(outcomes):
+        return _all_failed(request, uploads, failures)
+    card = predictor.artifact.card
+    return PredictResponse(
+        model=ModelReference(name=card.name, version=card.version, digest=predictor.artifact.digest),
+        predictions=[_public(request, u, outcome) for u, outcome in zip(uploads, outcomes, strict=True)],
+    )
+
+
+def _all_failed(request: Request, uploads: list[Upload], failures: list[WardrobeError]) -> Response:
+    problem = problems.describe(failures[0], request)
+    if len(failures) > 1:
+        problem.errors = [  # type: ignore[attr-defined]  # an extension member, RFC 9457 section 3.2
+            _failed(request, upload, failure).model_dump(mode="json")
+            for upload, failure in zip(uploads, failures, strict=True)
+        ]
+    return problems.respond(problem)
+
+
+def _public(
+    request: Request, upload: Upload, outcome: Prediction | WardrobeError
+) -> PredictionPublic | FailedImagePublic:
+    if isinstance(outcome, WardrobeError):
+        return _failed(request, upload, outcome)
+    candidates = [
+        CandidatePublic(label=c.info.label, group=c.info.group, probability=c.probability) for c in outcome.candidates
+    ]
+    image = outcome.image
+    return PredictionPublic(
+        filename=upload.filename,
+        label=candidates[0].label,
+        group=candidates[0].group,
+        probability=candidates[0].probability,
+        top_k=candidates,
+        image=ImagePublic(format=image.format, width=image.width, height=image.height, notes=list(image.notes)),
+    )
+
+
+def _failed(request: Request, upload: Upload, error: WardrobeError) -> FailedImagePublic:
+    return FailedImagePublic(filename=upload.filename, error=problems.describe(error, request))

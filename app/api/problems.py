@@ -1,0 +1,118 @@
+"""Every error as an RFC 9457 problem document: one table from exception to status, one handler for each source."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from app import errors
+from app.api.middleware import REQUEST_ID_SCOPE_KEY
+from app.api.schemas import Problem
+from app.inference.predictor import InferenceError
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+# exception -> (status, last part of the type URN, title)
+TABLE: dict[type[errors.WardrobeError], tuple[int, str, str]] = {
+    errors.NoImageError: (422, "no-image", "No image was sent"),
+    errors.TooManyImagesError: (413, "too-many-images", "Too many images in one request"),
+    errors.BodyTooLargeError: (413, "body-too-large", "The request body is too large"),
+    errors.BodyTimeoutError: (408, "request-timeout", "The request body took too long"),
+    errors.MalformedMultipartError: (400, "malformed-multipart", "The multipart body is malformed"),
+    errors.UnsupportedMediaTypeError: (415, "unsupported-media-type", "The request's media type is not accepted"),
+    errors.UnsupportedContentEncodingError: (
+        415,
+        "unsupported-content-encoding",
+        "The request's content encoding is not accepted",
+    ),
+    errors.ModelNotFoundError: (404, "not-found", "Not found"),
+    errors.ReportNotFoundError: (404, "not-found", "Not found"),
+    errors.EmptyImageError: (422, "empty-image", "The image file is empty"),
+    errors.UnsupportedImageFormatError: (415, "unsupported-image-format", "The image format is not accepted"),
+    errors.ImageTooLargeError: (413, "image-too-large", "The image has too many pixels"),
+    errors.UndecodableImageError: (422, "undecodable-image", "The image cannot be decoded"),
+    errors.BusyError: (429, "busy", "The service is busy"),
+    errors.NotReadyError: (503, "not-ready", "The service is not ready"),
+    InferenceError: (500, "internal-error", "Internal error"),
+}
+INTERNAL_ERROR_DETAIL = "The service failed. It was logged under the id in 'instance'."
+
+# The framework's own errors: 404 and 405 of the router.
+HTTP_SLUGS = {404: ("not-found", "Not found"), 405: ("method-not-allowed", "Method not allowed")}
+
+_EXTENSIONS = ("max_pixels", "max_bytes", "max_images", "timeout_seconds", "accepted")
+_CLOSE_CONNECTION = (errors.BodyTooLargeError, errors.BodyTimeoutError)  # the rest of the body is not read
+
+
+def describe(error: errors.WardrobeError, request: Request) -> Problem:
+    status, slug, title = TABLE[type(error)]
+    extensions = {name: getattr(error, name) for name in _EXTENSIONS if hasattr(error, name)}
+    return _problem(request, status, slug, title, str(error), **extensions)
+
+
+def respond(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(problem.model_dump(mode="json"), problem.status, headers=headers, media_type=PROBLEM_MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers, so that no answer of the service has another shape."""
+    app.add_exception_handler(errors.WardrobeError, _on_wardrobe_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_parameter)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI description of these problem answers."""
+    return {
+        status: {
+            "description": "; ".join(dict.fromkeys(title for code, _, title in TABLE.values() if code == status)),
+            "content": {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+        }
+        for status in statuses
+    }
+
+
+async def _on_wardrobe_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.WardrobeError)
+    headers = {}
+    if isinstance(error, errors.ServiceError):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, _CLOSE_CONNECTION):
+        headers["Connection"] = "close"
+    if isinstance(error, errors.UnsupportedMediaTypeError):  # RFC 9110, section 15.5.16
+        headers["Accept"] = ", ".join(["multipart/form-data", "application/octet-stream", "image/*"])
+    if isinstance(error, errors.UnsupportedContentEncodingError):
+        headers["Accept-Encoding"] = "identity"
+    return respond(describe(error, request), headers)
+
+
+async def _on_invalid_parameter(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    found = [f"{'.'.join(map(str, item['loc'][1:]))}: {item['msg']}, got {item['input']!r}" for item in error.errors()]
+    return respond(_problem(request, 422, "invalid-parameter", "A parameter is not valid", "; ".join(found) + "."))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    slug, title = HTTP_SLUGS.get(error.status_code, ("http-error", "The request cannot be answered"))
+    detail = f"{request.method} {request.url.path}: {error.detail}. The routes are described under /docs."
+    headers = dict(error.headers or {})
+    return respond(_problem(request, error.status_code, slug, title, detail), headers)
+
+
+async def _on_bug(request: Request, error: Exception) -> JSONResponse:
+    return respond(_problem(request, 500, "internal-error", "Internal error", INTERNAL_ERROR_DETAIL))
+
+
+def _problem(request: Request, status: int, slug: str, title: str, detail: str, **extensions: Any) -> Problem:
+    return Problem(
+        type=f"urn:wardrobe:{slug}",
+        title=title,
+        status=status,
+        detail=detail,
+        instance=f"urn:wardrobe:request:{request.scope.get(REQUEST_ID_SCOPE_KEY, 'unknown')}",
+        **extensions,
+    )

@@ -1,0 +1,95 @@
+"""What travels as JSON, one model for each direction and role."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.artifact import DrawerGroup, Share
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ModelReference(_Schema):
+    """The model that answered."""
+
+    name: str = Field(examples=["fashion-mnist"])
+    version: int = Field(examples=[1])
+    digest: str = Field(description="SHA-256 of its model.pt.")
+
+
+class CandidatePublic(_Schema):
+    label: str = Field(examples=["Ankle boot"])
+    group: DrawerGroup = Field(description="The drawer that the class belongs to.", examples=["footwear"])
+    probability: Share = Field(description="Calibrated on held-out pictures.", examples=[0.93])
+
+
+class ImagePublic(_Schema):
+    """What was read."""
+
+    format: str = Field(description="By content, not by name.", examples=["JPEG"])
+    width: int = Field(description="In pixels, upright.", examples=[3024])
+    height: int = Field(description="In pixels, upright.", examples=[4032])
+    notes: list[str] = Field(description="What was done to read it.", examples=[["rotated by EXIF"]])
+
+
+class PredictionPublic(_Schema):
+    """One classified image."""
+
+    filename: str | None = Field(description="As sent; null for a raw body.", examples=["boot.jpg"])
+    label: str = Field(examples=["Ankle boot"])
+    group: DrawerGroup = Field(examples=["footwear"])
+    probability: Share = Field(description="Of the label, calibrated on held-out pictures.", examples=[0.93])
+    top_k: list[CandidatePublic] = Field(description="The most probable classes, best first.")
+    image: ImagePublic
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details. Further members name the limit that was passed."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="A URN, one for each kind of problem.", examples=["urn:wardrobe:undecodable-image"])
+    title: str = Field(examples=["The image cannot be decoded"])
+    status: int = Field(examples=[422])
+    detail: str = Field(description="What was wrong and how to mend it.")
+    instance: str | None = Field(default=None, description="The request's id, also in the log.")
+
+
+class FailedImagePublic(_Schema):
+    """One image that could not be classified; the others are not affected."""
+
+    filename: str | None = Field(description="As sent; null for a raw body.", examples=["broken.jpg"])
+    error: Problem
+
+
+class PredictResponse(_Schema):
+    """One entry for each image, in the order sent."""
+
+    model: ModelReference
+    predictions: list[PredictionPublic | FailedImagePublic]
+
+
+class ModelSummary(_Schema):
+    name: str = Field(examples=["fashion-mnist"])
+    description: str
+    versions: list[int] = Field(description="All that are there and fit to serve.", examples=[[1]])
+    served_version: int | None = Field(description="The one that /predict uses.", examples=[1])
+    class_names: list[str]
+    test_accuracy: Share | None = Field(description="On pictures never used to choose anything; null if not measured.")
+
+
+class RefusedModel(_Schema):
+    folder: str = Field(examples=["fashion-mnist/2"])
+    reason: str
+
+
+class ModelsResponse(_Schema):
+    default_model: str = Field(description="What `model=auto` means.")
+    models: list[ModelSummary]
+    refused: list[RefusedModel] = Field(description="Folders that are not served, and why.")
+
+
+class HealthResponse(_Schema):
+    status: Annotated[str, Field(examples=["ok"])] = "ok"

@@ -1,0 +1,243 @@
+"""The artefact: what training hands to the service, and the only thing both sides know.
+
+models/<name>/<version>/ holds model.pt (TorchScript with preprocessing inside), model.onnx (the same network for ONNX
+Runtime), card.json (`Card`) and report.html. `load_artifact` refuses a folder whose digests, schema or golden
+predictions do not match.
+"""
+
+import base64
+import hashlib
+import warnings
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from app.errors import ArtifactError
+from app.images import decode
+
+TORCHSCRIPT_NAME = "model.pt"
+ONNX_NAME = "model.onnx"
+CARD_NAME = "card.json"
+REPORT_NAME = "report.html"
+
+# float32 sums in another order (other CPU, other batch size) move probabilities by about 1e-6.
+GOLDEN_TOLERANCE = 1e-3
+
+DrawerGroup = Literal["tops", "bottoms", "dresses", "outerwear", "footwear", "headwear", "bags"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _CardPart(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClassInfo(_CardPart):
+    """One class the network knows, and the drawer it belongs to."""
+
+    label: str = Field(examples=["Ankle boot"])
+    group: DrawerGroup = Field(examples=["footwear"])
+
+
+class InputRule(_CardPart):
+    """What `preprocess` makes of a picture of any size."""
+
+    channels: int
+    size_pixels: int
+    description: str
+
+
+class Thresholds(_CardPart):
+    """Numbers fitted on the validation part that turn logits into answers."""
+
+    temperature: float = Field(gt=0, description="Logits are divided by this before softmax (Guo et al., 2017).")
+
+
+class DataSource(_CardPart):
+    """Where the pictures came from and how they were split."""
+
+    name: str
+    source: str
+    license: str
+    sha256: dict[str, Sha256] = Field(description="Of each decompressed file.")
+    num_train: int
+    num_validation: int
+    num_test: int
+    split_rule: str
+
+
+class ClassMetrics(_CardPart):
+    label: str
+    num_images: int
+    precision: Share
+    recall: Share
+    recall_interval: tuple[Share, Share] = Field(description="95 %, Wilson score interval.")
+    f1: Share
+
+
+class Metrics(_CardPart):
+    """Figures of the exported file on one part of the data, read through the service's decoder."""
+
+    measured_at: datetime
+    num_images: int
+    accuracy: Share
+    accuracy_interval: tuple[Share, Share] = Field(description="95 %, Wilson score interval.")
+    log_loss: float = Field(description="Mean negative log-likelihood in nats, calibrated probabilities.")
+    calibration_error_uncalibrated: Share = Field(description="Expected calibration error, 15 bins, temperature 1.")
+    calibration_error: Share = Field(description="Expected calibration error, 15 bins, with the card's temperature.")
+    per_class: list[ClassMetrics]
+    confusion_matrix: list[list[int]] = Field(description="Rows are true classes, columns predicted ones.")
+
+
+class EpochRecord(_CardPart):
+    """One row of the learning curve; validation uses the averaged weights."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    train_accuracy: Share
+    validation_loss: float
+    validation_accuracy: Share
+    seconds: float
+
+
+class Training(_CardPart):
+    """How the weights came about."""
+
+    command: str
+    config: dict[str, Any]
+    seed: int
+    seconds: float
+    device: str
+    finished_at: datetime
+    library_versions: dict[str, str]
+    num_parameters: int
+    history: list[EpochRecord]
+
+
+class GoldenPrediction(_CardPart):
+    """A picture whose probabilities the exported file must reproduce wherever it is loaded."""
+
+    image_base64: str
+    probabilities: list[Share]
+
+
+class Card(_CardPart):
+    """The model card, card.json."""
+
+    schema_version: Literal[1] = 1
+    name: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
+    version: int = Field(ge=1)
+    description: str
+    classes: list[ClassInfo]
+    input: InputRule
+    thresholds: Thresholds
+    data: DataSource
+    metrics: dict[Literal["validation", "test"], Metrics]
+    robustness: dict[str, Share] = Field(
+        description="Validation accuracy when the same pictures arrive in another form (inverted, upscaled, JPEG)."
+    )
+    training: Training
+    limits: list[str]
+    sha256: dict[Literal["model.pt", "model.onnx"], Sha256]
+    golden: list[GoldenPrediction]
+
+    @property
+    def class_names(self) -> list[str]:
+        return [info.label for info in self.classes]
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A verified model folder, loaded."""
+
+    folder: Path
+    card: Card
+    module: torch.jit.ScriptModule
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of model.pt, which names this model whatever its folder is called."""
+        return self.card.sha256["model.pt"]
+
+    @torch.inference_mode()
+    def preprocess(self, pixels: np.ndarray) -> Tensor:
+        """uint8 (H, W, 3) of any size -> float32 (C, S, S), what `probabilities` takes a batch of."""
+        image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))  # (3, H, W)
+        preprocessed: Tensor = self.module.preprocess(image)
+        return preprocessed
+
+    @torch.inference_mode()
+    def logits(self, batch: Tensor) -> Tensor:
+        """float32 (N, C, S, S) -> (N, K)."""
+        logits: Tensor = self.module(batch)
+        return logits
+
+    def probabilities(self, batch: Tensor) -> Tensor:
+        """float32 (N, C, S, S) -> calibrated probabilities (N, K); each row sums to 1."""
+        return torch.softmax(self.logits(batch) / self.card.thresholds.temperature, dim=1)
+
+
+def read_card(folder: Path) -> Card:
+    """Read card.json and check it against its schema and its place.
+
+    Raises:
+        ArtifactError: absent, not valid, or of another name or version than its folder.
+    """
+    try:
+        card = Card.model_validate_json((folder / CARD_NAME).read_bytes())
+    except OSError as error:
+        raise ArtifactError(folder, f"{CARD_NAME} cannot be read ({error.strerror}).") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ArtifactError(folder, f"{CARD_NAME} does not fit the schema: {place}: {first['msg']}.") from error
+    if (card.name, str(card.version)) != (folder.parent.name, folder.name):
+        raise ArtifactError(folder, f"its card says {card.name}/{card.version}.")
+    return card
+
+
+def load_artifact(folder: Path) -> Artifact:
+    """Load a model folder after its digests match, and return it after its golden predictions do.
+
+    Raises:
+        ArtifactError: why the folder must not be served.
+    """
+    card = read_card(folder)
+    for name, expected in card.sha256.items():
+        try:
+            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except OSError as error:
+            raise ArtifactError(folder, f"{name} cannot be read ({error.strerror}).") from error
+        if found != expected:
+            raise ArtifactError(folder, f"the SHA-256 of {name} is {found}, its card says {expected}.")
+    artifact = Artifact(folder=folder, card=card, module=load_torchscript(folder / TORCHSCRIPT_NAME))
+    _check_golden(artifact)
+    return artifact
+
+
+def load_torchscript(path: Path) -> torch.jit.ScriptModule:
+    """Load model.pt onto the CPU. TorchScript is code: only files of the project's own model folder get here."""
+    with warnings.catch_warnings():  # TorchScript is deprecated in favour of torch.export; model.onnx is the way out
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        module: torch.jit.ScriptModule = torch.jit.load(path, map_location="cpu")
+    return module
+
+
+def _check_golden(artifact: Artifact) -> None:
+    for index, golden in enumerate(artifact.card.golden):
+        pixels = decode(base64.b64decode(golden.image_base64)).pixels
+        probabilities = artifact.probabilities(artifact.preprocess(pixels)[None])[0]
+        difference = (probabilities - torch.tensor(golden.probabilities)).abs().max().item()
+        if not difference <= GOLDEN_TOLERANCE:  # also refuses NaN
+            raise ArtifactError(
+                artifact.folder,
+                f"golden prediction {index} differs by {difference:.4f}, more than {GOLDEN_TOLERANCE}.",
+            )

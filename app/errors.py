@@ -1,0 +1,143 @@
+"""Everything that can go wrong and is somebody's to mend.
+
+WardrobeError
+├── RequestError                     the request as a whole
+│   ├── NoImageError
+│   ├── TooManyImagesError
+│   ├── BodyTooLargeError
+│   ├── BodyTimeoutError
+│   ├── MalformedMultipartError
+│   ├── UnsupportedMediaTypeError
+│   ├── UnsupportedContentEncodingError
+│   ├── ModelNotFoundError
+│   └── ReportNotFoundError
+├── ImageError                       one picture; the others in the request are answered
+│   ├── EmptyImageError
+│   ├── UnsupportedImageFormatError
+│   ├── ImageTooLargeError
+│   └── UndecodableImageError
+├── ServiceError                     neither the request nor the picture is at fault
+│   ├── BusyError
+│   └── NotReadyError
+└── ArtifactError                    a folder under models/ that must not be served
+
+The text of each is a whole sentence for the person who caused it. `app.api.problems` maps each to an HTTP status.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class WardrobeError(Exception):
+    """Base of every error below."""
+
+
+class RequestError(WardrobeError):
+    """The request as a whole cannot be answered."""
+
+
+class NoImageError(RequestError):
+    def __init__(self) -> None:
+        super().__init__("No image was sent. Send one or more multipart parts named 'file', each with a file name.")
+
+
+class TooManyImagesError(RequestError):
+    def __init__(self, max_images: int) -> None:
+        super().__init__(f"More than {max_images} images were sent. Send at most {max_images} in one request.")
+        self.max_images = max_images
+
+
+class BodyTooLargeError(RequestError):
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(
+            f"The request body is larger than {max_bytes} bytes. Send fewer or smaller images in one request."
+        )
+        self.max_bytes = max_bytes
+
+
+class BodyTimeoutError(RequestError):
+    def __init__(self, timeout_seconds: float) -> None:
+        super().__init__(f"The request body did not arrive within {timeout_seconds:g} seconds. Send it again.")
+        self.timeout_seconds = timeout_seconds
+
+
+class MalformedMultipartError(RequestError):
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The multipart body cannot be parsed: {reason.rstrip('.')}. Let an HTTP library build it.")
+
+
+class UnsupportedMediaTypeError(RequestError):
+    def __init__(self, content_type: str) -> None:
+        super().__init__(
+            f"The Content-Type {content_type!r} is not accepted. Send multipart/form-data with parts named 'file', "
+            "or the bytes of one image with its own type (for instance image/jpeg) or application/octet-stream."
+        )
+
+
+class UnsupportedContentEncodingError(RequestError):
+    def __init__(self, content_encoding: str) -> None:
+        super().__init__(f"The Content-Encoding {content_encoding!r} is not accepted. Send the body uncompressed.")
+
+
+class ModelNotFoundError(RequestError):
+    def __init__(self, name: str, version: int | None, known: Sequence[str]) -> None:
+        wanted = name if version is None else f"{name}, version {version}"
+        super().__init__(f"There is no model {wanted}. There is: {', '.join(known) or 'none'}.")
+
+
+class ReportNotFoundError(RequestError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The model {name} came without a report.")
+
+
+class ImageError(WardrobeError):
+    """One picture cannot be classified."""
+
+
+class EmptyImageError(ImageError):
+    def __init__(self) -> None:
+        super().__init__("The file is empty (0 bytes). Send the image's bytes.")
+
+
+class UnsupportedImageFormatError(ImageError):
+    def __init__(self, accepted: Sequence[str]) -> None:
+        super().__init__(f"The file is not an image of an accepted format. Send one of {', '.join(accepted)}.")
+        self.accepted = list(accepted)
+
+
+class ImageTooLargeError(ImageError):
+    def __init__(self, max_pixels: int, size: tuple[int, int] | None = None) -> None:
+        found = f"The image has {size[0]}x{size[1]} pixels" if size else "The image has too many pixels"
+        super().__init__(f"{found}; at most {max_pixels} are accepted. Scale it down.")
+        self.max_pixels = max_pixels
+
+
+class UndecodableImageError(ImageError):
+    def __init__(self, image_format: str) -> None:
+        super().__init__(
+            f"The file looks like {image_format} but cannot be decoded: it is cut short or damaged. "
+            "Export it again and send the new file."
+        )
+
+
+class ServiceError(WardrobeError):
+    """The service cannot answer now; the same request may succeed later."""
+
+    def __init__(self, text: str, retry_after_seconds: int) -> None:
+        super().__init__(f"{text} Try again in {retry_after_seconds} s.")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class BusyError(ServiceError):
+    pass
+
+
+class NotReadyError(ServiceError):
+    pass
+
+
+class ArtifactError(WardrobeError):
+    """A model folder is incomplete, damaged, or does not compute what its card says."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(f"{folder.parent.name}/{folder.name} is refused: {reason}")

@@ -1,0 +1,152 @@
+"""The models under the model folder: which there are, which is served, and why the others are not."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from app.artifact import Artifact, Card, load_artifact, read_card
+from app.errors import ArtifactError, ModelNotFoundError, NotReadyError
+from app.inference.predictor import Predictor
+from app.inference.threads import available_cpus
+from app.metrics import Metrics
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+NUM_WARM_UP_PASSES = 3  # TorchScript profiles the first two passes and compiles in the next
+RETRY_LOADING_SECONDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A model folder that is not served."""
+
+    folder: str
+    reason: str
+
+
+class ModelStore:
+    """Every model of the folder: the newest good version of each is loaded and warm, the rest are cards."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._num_threads = settings.num_threads or available_cpus()
+        self._workers = ThreadPoolExecutor(self._num_threads, thread_name_prefix="decode")
+        self._predictors: dict[str, Predictor] = {}
+        self._cards: dict[str, dict[int, tuple[Path, Card]]] = {}
+        self.refusals: list[Refusal] = []
+        self.ready = False
+        self._loaded = False
+
+    def load(self) -> None:
+        """Load and warm up; `ready` turns true at the end if the default model can be served."""
+        torch.set_num_threads(self._num_threads)
+        for model_folder in sorted(path for path in self._settings.models_dir.glob("[!.]*") if path.is_dir()):
+            versions = sorted((p for p in model_folder.iterdir() if p.name.isdecimal()), key=lambda p: -int(p.name))
+            for folder in versions:
+                self._take(folder)
+        self._loaded = True
+        self.ready = self._settings.default_model in self._predictors
+        if not self.ready:
+            logger.error("not ready: %s", self._why_not_ready())
+
+    def close(self) -> None:
+        """Finish what was accepted and end every thread."""
+        self.ready = False
+        self._workers.shutdown()
+        for predictor in self._predictors.values():
+            predictor.close()
+
+    @property
+    def names(self) -> list[str]:
+        """Every model with at least one good version.
+
+        Raises:
+            NotReadyError: still loading.
+        """
+        if not self._loaded:
+            raise NotReadyError(self._why_not_ready(), RETRY_LOADING_SECONDS)
+        return sorted(self._cards)
+
+    def predictor(self, name: str) -> Predictor:
+        """The loaded model called `name`, or the default one for `auto`.
+
+        Raises:
+            NotReadyError: still loading, or there is nothing to serve.
+            ModelNotFoundError: no model of that name is served.
+        """
+        if not self.ready:
+            raise NotReadyError(self._why_not_ready(), RETRY_LOADING_SECONDS)
+        name = self._settings.default_model if name == AUTO else name
+        if name not in self._predictors:
+            raise ModelNotFoundError(name, None, sorted(self._predictors))
+        return self._predictors[name]
+
+    def served_version(self, name: str) -> int | None:
+        predictor = self._predictors.get(name)
+        return predictor.artifact.card.version if predictor else None
+
+    def versions(self, name: str) -> list[int]:
+        return sorted(self._cards.get(name, {}))
+
+    def card(self, name: str, version: int | None = None) -> tuple[Path, Card]:
+        """Folder and card of a version, by default the served one.
+
+        Raises:
+            NotReadyError: still loading.
+            ModelNotFoundError: no such model or version.
+        """
+        names = self.names
+        found = self._cards.get(name, {}).get(version or self.served_version(name) or 0)
+        if found is None:
+            raise ModelNotFoundError(name, version, [f"{n}/{v}" for n in names for v in self.versions(n)])
+        return found
+
+    def _take(self, folder: Path) -> None:
+        name = folder.parent.name
+        try:
+            if name in self._predictors:  # a newer version is served already
+                card = read_card(folder)
+            else:
+                artifact = load_artifact(folder)
+                card = artifact.card
+                _warm_up(artifact, self._settings.max_batch_size)
+                self._predictors[name] = self._build_predictor(artifact)
+                logger.info("serving %s version %d, SHA-256 %s", name, card.version, artifact.digest)
+        except ArtifactError as error:
+            self.refusals.append(Refusal(f"{name}/{folder.name}", str(error)))
+            logger.error("%s", error)
+            return
+        self._cards.setdefault(name, {})[card.version] = (folder, card)
+
+    def _build_predictor(self, artifact: Artifact) -> Predictor:
+        return Predictor(
+            artifact,
+            workers=self._workers,
+            metrics=self._metrics,
+            max_batch_size=self._settings.max_batch_size,
+            max_queue_images=self._settings.max_queue_images,
+            max_image_pixels=self._settings.max_image_pixels,
+            timeout_seconds=self._settings.predict_timeout_seconds,
+        )
+
+    def _why_not_ready(self) -> str:
+        if not self._loaded:
+            return "The models are being loaded."
+        refused = " ".join(refusal.reason for refusal in self.refusals)
+        folder = self._settings.models_dir.name
+        return f"There is no usable model {self._settings.default_model!r} under {folder}/. {refused}".strip()
+
+
+def _warm_up(artifact: Artifact, max_batch_size: int) -> None:
+    """Run the shapes that will come, so that no request pays for compilation."""
+    rule = artifact.card.input
+    for batch_size in sorted({1, 2, max_batch_size}):
+        batch = torch.zeros(batch_size, rule.channels, rule.size_pixels, rule.size_pixels)
+        for _ in range(NUM_WARM_UP_PASSES):
+            artifact.probabilities(batch)

@@ -1,0 +1,43 @@
+"""Wiring: settings -> metrics, model store, routes."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app import __version__
+from app.api import models, operations, predict, problems
+from app.api.middleware import ObserveRequests
+from app.inference.store import ModelStore
+from app.metrics import Metrics
+from app.settings import Settings
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the service. Nothing is opened or started before the application's lifespan begins."""
+    settings = settings or Settings()
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+        store = app.state.store = ModelStore(settings, metrics)
+        # In the background: until it is done the service is alive, says 503 and why.
+        loading = asyncio.create_task(asyncio.to_thread(store.load))
+        yield
+        await loading
+        await asyncio.to_thread(store.close)
+
+    app = FastAPI(
+        title="Self-sorting wardrobe",
+        description="Classifies images of clothes, says how sure it is, and describes its models.",
+        version=__version__,
+        lifespan=lifespan,
+    )
+    app.state.settings = settings
+    app.state.metrics = metrics
+    app.add_middleware(ObserveRequests, metrics=metrics)
+    problems.install(app)
+    for module in (predict, models, operations):
+        app.include_router(module.router)
+    return app

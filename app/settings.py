@@ -1,0 +1,38 @@
+"""The service's settings, each an environment variable WARDROBE_<NAME>. The README's table is tested against them."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.images import DEFAULT_MAX_IMAGE_PIXELS
+
+
+class Settings(BaseSettings):
+    """Defaults suit phone photos on a small machine."""
+
+    model_config = SettingsConfigDict(env_prefix="WARDROBE_", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    models_dir: Path = Field(Path("models"), description="Folder with `<name>/<version>/` inside.")
+    default_model: str = Field("fashion-mnist", description="The model that `model=auto` means.")
+    max_upload_bytes: int = Field(32 * 2**20, ge=1, description="Largest request body, in bytes.")
+    max_image_pixels: int = Field(
+        DEFAULT_MAX_IMAGE_PIXELS, ge=1, description="Most pixels an image may declare, width times height."
+    )
+    max_images_per_request: int = Field(128, ge=1, description="Most images in one request.")
+    max_queue_images: int = Field(256, ge=1, description="Most images accepted and not yet answered; more get a 429.")
+    max_batch_size: int = Field(32, ge=1, description="Most images in one forward pass.")
+    body_timeout_seconds: float = Field(30.0, gt=0, description="Longest time a request body may take to arrive.")
+    predict_timeout_seconds: float = Field(30.0, gt=0, description="Longest time an accepted request may take.")
+    shutdown_timeout_seconds: int = Field(25, ge=0, description="Longest time that SIGTERM waits for running requests.")
+    num_threads: int = Field(0, ge=0, description="Threads for decoding and for arithmetic; 0 takes the CPU quota.")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severity that is logged.")
+
+    @model_validator(mode="after")
+    def _queue_holds_a_request(self) -> Self:
+        if self.max_queue_images < self.max_images_per_request:
+            raise ValueError("max_queue_images must be at least max_images_per_request, or such a request never fits")
+        return self

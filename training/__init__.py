@@ -1,0 +1,1 @@
+"""Offline training: data -> network -> fit -> export -> evaluate. Writes models/<name>/<version>/ for the service."""

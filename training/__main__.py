@@ -1,0 +1,154 @@
+"""python -m training: fit, export, evaluate."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.artifact import Metrics
+from app.errors import WardrobeError
+from training.config import FitConfig, Optimizer, Precision
+from training.data import Splits, load_fashion_mnist
+from training.export import evaluate_on_test, export
+from training.fit import CHECKPOINT_NAME, fit, load_fit_result
+
+DEFAULTS = FitConfig()
+DATA, AUGMENTATION, OPTIMISATION = "Data", "Augmentation", "Optimisation"
+
+cli = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+
+
+def option(text: str, panel: str | None = None, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel)
+
+
+DATA_HELP = (
+    "Folder with the four Fashion-MNIST files. Default: $FASHION_MNIST_DIR, then the Debian package "
+    "dataset-fashion-mnist, then a download into ./data."
+)
+DataOption = Annotated[Path | None, option(DATA_HELP, DATA, "--data")]
+RunOption = Annotated[Path, option("Folder of the run, with its checkpoint.", None, "--run")]
+DEFAULT_RUN = Path("runs/fashion-mnist")
+
+
+@cli.command("fit")
+def fit_command(
+    run: RunOption = DEFAULT_RUN,
+    resume: Annotated[bool, option("Go on from the run's checkpoint.", None, "--resume")] = False,
+    seed: Annotated[int, option("Of initialisation, split, shuffling and augmentation.")] = DEFAULTS.seed,
+    data: DataOption = None,
+    num_validation: Annotated[
+        int, option("Training pictures set aside for validation.", DATA)
+    ] = DEFAULTS.num_validation,
+    max_shift_pixels: Annotated[
+        int, option("Largest random shift along an axis, in pixels; 0 for none.", AUGMENTATION)
+    ] = DEFAULTS.max_shift_pixels,
+    erase_probability: Annotated[
+        float, option("Share of pictures with a random rectangle erased, 0 to 1.", AUGMENTATION)
+    ] = DEFAULTS.erase_probability,
+    epochs: Annotated[int, option("Passes over the training pictures.", OPTIMISATION)] = DEFAULTS.epochs,
+    batch_size: Annotated[int, option("Pictures in one step.", OPTIMISATION)] = DEFAULTS.batch_size,
+    optimizer: Annotated[Optimizer, option("Nesterov SGD or AdamW.", OPTIMISATION)] = DEFAULTS.optimizer,
+    learning_rate: Annotated[
+        float, option("Peak learning rate, reached after the warm-up.", OPTIMISATION)
+    ] = DEFAULTS.learning_rate,
+    weight_decay: Annotated[
+        float, option("L2 penalty factor (sgd) or decoupled decay (adamw).", OPTIMISATION)
+    ] = DEFAULTS.weight_decay,
+    precision: Annotated[
+        Precision,
+        option(
+            "auto: bfloat16 on CUDA, float32 on a CPU. bfloat16 is faster on CPUs with AVX512-BF16 or AMX.",
+            OPTIMISATION,
+        ),
+    ] = DEFAULTS.precision,
+) -> None:
+    """Train the network. Ctrl-C stops after any epoch, --resume goes on."""
+    config = FitConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        max_shift_pixels=max_shift_pixels,
+        erase_probability=erase_probability,
+        num_validation=num_validation,
+        seed=seed,
+        precision=precision,
+    )
+    splits = load(data, num_validation=num_validation, seed=seed)
+    command = shlex.join(["python", "-m", "training", *(word for word in sys.argv[1:] if word != "--resume")])
+    try:
+        fit(splits, config, run_folder=run, resume=resume, command=command)
+    except KeyboardInterrupt:
+        print(f"\nStopped. {run / CHECKPOINT_NAME} holds the last finished epoch; go on with: {command} --resume")
+        raise typer.Exit(130) from None
+    print(f"Done. Next: python -m training export --run {run}")
+
+
+@cli.command("export")
+def export_command(
+    run: RunOption = DEFAULT_RUN,
+    data: DataOption = None,
+    models: Annotated[Path, option("Folder that the service reads.")] = Path("models"),
+    name: Annotated[str, option("Name of the model: lower-case letters, digits and hyphens.")] = "fashion-mnist",
+) -> None:
+    """Write the run as the model's next version: TorchScript, ONNX, card and report, with validation figures."""
+    result = load_fit_result(run)
+    splits = load(data, num_validation=result.config.num_validation, seed=result.config.seed)
+    print("Exporting, checking parity and measuring on the validation pictures ...")
+    artifact = export(result, splits, models_folder=models, name=name)
+    print_metrics("validation", artifact.card.metrics["validation"])
+    print(f"Wrote {artifact.folder}. Next: python -m training evaluate {artifact.folder}")
+
+
+@cli.command("evaluate")
+def evaluate_command(
+    folder: Annotated[Path, typer.Argument(help="An exported version, for instance models/fashion-mnist/1.")],
+    data: DataOption = None,
+) -> None:
+    """Measure an exported model on the 10,000 test pictures and write the figures into its card, once.
+
+    Called again it measures again, compares with the card, and changes nothing.
+    """
+    outcome = evaluate_on_test(folder, load(data, num_validation=DEFAULTS.num_validation, seed=DEFAULTS.seed))
+    print_metrics("test", outcome.measured)
+    if outcome.recorded is None:
+        print(f"Written into {folder}.")
+    elif outcome.recorded.confusion_matrix == outcome.measured.confusion_matrix:
+        print(f"The card, measured at {outcome.recorded.measured_at}, says the same.")
+    else:
+        print(f"The card differs: it says {outcome.recorded.accuracy:.2%}.", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def load(data: Path | None, *, num_validation: int, seed: int) -> Splits:
+    splits = load_fashion_mnist(data, num_validation=num_validation, seed=seed)
+    print(
+        f"Fashion-MNIST from {splits.source}, digests verified: {len(splits.train)} training, "
+        f"{len(splits.validation)} validation, {len(splits.test)} test pictures"
+    )
+    return splits
+
+
+def print_metrics(part: str, metrics: Metrics) -> None:
+    low, high = metrics.accuracy_interval
+    print(
+        f"{part} accuracy {metrics.accuracy:.2%} (n = {metrics.num_images}, 95 % interval {low:.2%} to {high:.2%}), "
+        f"calibration error {metrics.calibration_error:.4f} ({metrics.calibration_error_uncalibrated:.4f} uncalibrated)"
+    )
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is one line, not a traceback."""
+    try:
+        cli()
+    except (WardrobeError, FileExistsError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

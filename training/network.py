@@ -1,0 +1,60 @@
+"""The residual network for 28x28 grey images: He et al., Deep residual learning (2015), with a wide, short trunk.
+
+Most of the arithmetic is at 14x14 and 7x7 with 64 and 128 channels: on a CPU that runs at twice the FLOP/s of the
+16-channel 28x28 layers of ResNet-20 and reaches a higher accuracy in the same time (see the README).
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut; `stride` 2 halves height and width."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        nn.init.zeros_(self.norm2.weight)  # each block starts as its shortcut: Goyal et al. (2017), section 5.1
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.AvgPool2d(stride, ceil_mode=True),  # keeps every pixel: He et al., Bag of tricks (2018), ResNet-D
+                nn.Conv2d(in_channels, out_channels, 1, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(self.conv1(x)))  # (N, out, H/stride, W/stride)
+        y = self.norm2(self.conv2(y))
+        return F.relu(y + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """Grey image (N, 1, S, S) -> logits (N, num_classes)."""
+
+    def __init__(self, *, widths: Sequence[int], blocks: Sequence[int], num_classes: int) -> None:
+        """`widths[i]` channels and `blocks[i]` blocks at resolution S / 2^i; the stem has `widths[0]` channels."""
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
+        )
+        stages: list[nn.Module] = []
+        in_channels = widths[0]
+        for level, (width, num_blocks) in enumerate(zip(widths, blocks, strict=True)):
+            for index in range(num_blocks):
+                stride = 2 if level > 0 and index == 0 else 1
+                stages.append(ResidualBlock(in_channels, width, stride=stride))
+                in_channels = width
+        self.trunk = nn.Sequential(*stages)
+        self.head = nn.Linear(in_channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)  # (N, widths[0], S, S)
+        x = self.trunk(x)  # (N, widths[-1], S / 2^levels, S / 2^levels)
+        logits: Tensor = self.head(x.mean((2, 3)))  # (N, num_classes)
+        return logits
