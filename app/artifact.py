@@ -95,6 +95,13 @@ class Metrics(_CardPart):
     confusion_matrix: list[list[int]] = Field(description="Rows are true classes, columns predicted ones.")
 
 
+class Robustness(_CardPart):
+    """Accuracy on the first validation pictures when they arrive in another form than the data set's."""
+
+    num_images: int
+    accuracy: dict[str, Share] = Field(examples=[{"400 px": 0.91}])
+
+
 class EpochRecord(_CardPart):
     """One row of the learning curve; validation uses the averaged weights."""
 
@@ -140,9 +147,7 @@ class Card(_CardPart):
     thresholds: Thresholds
     data: DataSource
     metrics: dict[Literal["validation", "test"], Metrics]
-    robustness: dict[str, Share] = Field(
-        description="Validation accuracy when the same pictures arrive in another form (inverted, upscaled, JPEG)."
-    )
+    robustness: Robustness | None
     training: Training
     limits: list[str]
     sha256: dict[Literal["model.pt", "model.onnx"], Sha256]

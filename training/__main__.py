@@ -9,19 +9,32 @@ import typer
 
 from app.artifact import Metrics
 from app.errors import WardrobeError
-from training.config import FitConfig, Optimizer, Precision
+from training.config import ConfigError, FitConfig, Optimizer, Precision
 from training.data import Splits, load_fashion_mnist
 from training.export import evaluate_on_test, export
 from training.fit import CHECKPOINT_NAME, fit, load_fit_result
 
 DEFAULTS = FitConfig()
-DATA, AUGMENTATION, OPTIMISATION = "Data", "Augmentation", "Optimisation"
+DATA, AUGMENTATION, NETWORK, OPTIMISATION = "Data", "Augmentation", "Network", "Optimisation"
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
 
 def option(text: str, panel: str | None = None, *names: str) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel)
+
+
+def joined(counts: tuple[int, ...]) -> str:
+    return ",".join(map(str, counts))
+
+
+def parse_counts(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"--{name} {text!r} is not a list of whole numbers like {joined(DEFAULTS.widths)}."
+        ) from error
 
 
 DATA_HELP = (
@@ -48,12 +61,20 @@ def fit_command(
     erase_probability: Annotated[
         float, option("Share of pictures with a random rectangle erased, 0 to 1.", AUGMENTATION)
     ] = DEFAULTS.erase_probability,
+    widths: Annotated[str, option("Channels at 28x28, 14x14, 7x7 ... pixels.", NETWORK)] = joined(DEFAULTS.widths),
+    blocks: Annotated[str, option("Residual blocks at each of these.", NETWORK)] = joined(DEFAULTS.blocks),
     epochs: Annotated[int, option("Passes over the training pictures.", OPTIMISATION)] = DEFAULTS.epochs,
     batch_size: Annotated[int, option("Pictures in one step.", OPTIMISATION)] = DEFAULTS.batch_size,
     optimizer: Annotated[Optimizer, option("Nesterov SGD or AdamW.", OPTIMISATION)] = DEFAULTS.optimizer,
     learning_rate: Annotated[
         float, option("Peak learning rate, reached after the warm-up.", OPTIMISATION)
     ] = DEFAULTS.learning_rate,
+    warmup_epochs: Annotated[
+        float, option("Epochs of linear warm-up; then half a cosine down to 0.", OPTIMISATION)
+    ] = DEFAULTS.warmup_epochs,
+    label_smoothing: Annotated[
+        float, option("Share of the target spread over all classes.", OPTIMISATION)
+    ] = DEFAULTS.label_smoothing,
     weight_decay: Annotated[
         float, option("L2 penalty factor (sgd) or decoupled decay (adamw).", OPTIMISATION)
     ] = DEFAULTS.weight_decay,
@@ -72,6 +93,10 @@ def fit_command(
         optimizer=optimizer,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
+        warmup_epochs=warmup_epochs,
+        label_smoothing=label_smoothing,
+        widths=parse_counts("widths", widths),
+        blocks=parse_counts("blocks", blocks),
         max_shift_pixels=max_shift_pixels,
         erase_probability=erase_probability,
         num_validation=num_validation,

@@ -3,8 +3,14 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+from app.errors import WardrobeError
+
 Optimizer = Literal["sgd", "adamw"]
 Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class ConfigError(WardrobeError):
+    """Options that do not go together or are out of range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,17 @@ class FitConfig:
     num_validation: int = 5_000
     seed: int = 0
     precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse what would fail later or train nothing."""
+        if not self.widths or len(self.widths) != len(self.blocks):
+            raise ConfigError(
+                f"{len(self.widths)} widths and {len(self.blocks)} blocks: give one of each a resolution."
+            )
+        if min(self.epochs, self.batch_size, self.num_validation) < 1:
+            raise ConfigError("epochs, batch size and validation pictures must be at least 1.")
+        if not 0 <= self.erase_probability <= 1 or self.max_shift_pixels < 0:
+            raise ConfigError("The erase probability must be within 0 to 1 and the shift at least 0 pixels.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for the checkpoint and the card."""

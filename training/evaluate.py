@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
-from app.artifact import Artifact, ClassMetrics, Metrics
+from app.artifact import Artifact, ClassMetrics, Metrics, Robustness
 from app.images import decode
 from training.data import Dataset
 
@@ -140,14 +140,14 @@ def worst_failures(
     ]
 
 
-def measure_robustness(artifact: Artifact, dataset: Dataset) -> dict[str, float]:
+def measure_robustness(artifact: Artifact, dataset: Dataset) -> Robustness:
     """Accuracy on the same pictures in the forms in which people send them."""
     accuracies = {}
     for form, render in FORMS.items():
         files = [render(Image.fromarray(image.numpy())) for image in dataset.images]
         predictions = predict_files(artifact, files).argmax(1)
         accuracies[form] = (predictions == dataset.labels).double().mean().item()
-    return accuracies
+    return Robustness(num_images=len(dataset), accuracy=accuracies)
 
 
 def _save(image: Image.Image, image_format: str) -> bytes:

@@ -237,7 +237,7 @@ def _draft_card(result: FitResult, splits: Splits, folder: Path, *, name: str, v
             split_rule=splits.rule,
         ),
         metrics={},
-        robustness={},
+        robustness=None,
         training=Training(
             command=result.command,
             config=config.to_dict(),

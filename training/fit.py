@@ -28,7 +28,7 @@ TensorList = tuple[Tensor, ...] | list[Tensor]
 
 
 class ResumeError(WardrobeError):
-    """A run cannot go on from the checkpoint that was found."""
+    """The checkpoint in the run's folder, or its absence, is not what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,8 @@ def fit(
     written before the first and after every epoch; `stop_after_epoch` ends a run early, as Ctrl-C would.
 
     Raises:
-        ResumeError: `resume` without a checkpoint, or with one made by another config or on other data.
+        ResumeError: `resume` without a checkpoint, or with one made by another config or on other data; a new run
+            where there is a checkpoint already: it would be lost.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.deterministic = True
@@ -105,6 +106,8 @@ def fit(
             owner.load_state_dict(checkpoint[name])
         generator.set_state(checkpoint["generator"])
         history = [EpochRecord(**record) for record in checkpoint["history"]]
+    elif checkpoint_path.exists():
+        raise ResumeError(f"{checkpoint_path} exists. Go on with --resume, or give another --run folder.")
     else:
         save()
 
