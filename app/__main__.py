@@ -4,6 +4,7 @@ import signal
 import sys
 
 import uvicorn
+from pydantic import ValidationError
 
 from app.logs import configure_logging
 from app.main import create_app
@@ -11,7 +12,13 @@ from app.settings import Settings
 
 
 def main() -> None:
-    settings = Settings()
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for item in error.errors():
+            variable = "_".join(["WARDROBE", *(str(part).upper() for part in item["loc"])])
+            print(f"{variable}: {item['msg']}, got {item['input']!r}.", file=sys.stderr)
+        sys.exit(2)
     configure_logging(settings.log_level)
     # uvicorn finishes the running requests and then raises the signal again for the handler that was there before:
     # ours turns it into a clean exit instead of "killed by SIGTERM".

@@ -11,14 +11,14 @@ import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
-from app.errors import ArtifactError
+from app.errors import ArtifactError, ImageError
 from app.images import decode
 
 TORCHSCRIPT_NAME = "model.pt"
@@ -151,7 +151,15 @@ class Card(_CardPart):
     training: Training
     limits: list[str]
     sha256: dict[Literal["model.pt", "model.onnx"], Sha256]
-    golden: list[GoldenPrediction]
+    golden: list[GoldenPrediction] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        if TORCHSCRIPT_NAME not in self.sha256 or ONNX_NAME not in self.sha256:
+            raise ValueError("sha256 must name model.pt and model.onnx")
+        if any(len(golden.probabilities) != len(self.classes) for golden in self.golden):
+            raise ValueError("golden predictions must have one probability for each of the classes")
+        return self
 
     @property
     def class_names(self) -> list[str]:
@@ -174,7 +182,7 @@ class Artifact:
     @torch.inference_mode()
     def preprocess(self, pixels: np.ndarray) -> Tensor:
         """uint8 (H, W, 3) of any size -> float32 (C, S, S), what `probabilities` takes a batch of."""
-        image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))  # (3, H, W)
+        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())  # (3, H, W)
         preprocessed: Tensor = self.module.preprocess(image)
         return preprocessed
 
@@ -222,8 +230,15 @@ def load_artifact(folder: Path) -> Artifact:
             raise ArtifactError(folder, f"{name} cannot be read ({error.strerror}).") from error
         if found != expected:
             raise ArtifactError(folder, f"the SHA-256 of {name} is {found}, its card says {expected}.")
-    artifact = Artifact(folder=folder, card=card, module=load_torchscript(folder / TORCHSCRIPT_NAME))
-    _check_golden(artifact)
+    try:
+        module = load_torchscript(folder / TORCHSCRIPT_NAME)
+    except RuntimeError as error:  # all that torch.jit.load raises
+        raise ArtifactError(folder, f"{TORCHSCRIPT_NAME} is not TorchScript.") from error
+    artifact = Artifact(folder=folder, card=card, module=module)
+    try:
+        _check_golden(artifact)
+    except (ImageError, ValueError, RuntimeError, AttributeError) as error:  # no picture, or no such network
+        raise ArtifactError(folder, f"its golden predictions cannot be computed ({error}).") from error
     return artifact
 
 

@@ -1,6 +1,7 @@
 """Wiring: settings -> metrics, model store, routes."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,8 @@ from app.inference.store import ModelStore
 from app.metrics import Metrics
 from app.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the service. Nothing is opened or started before the application's lifespan begins."""
@@ -23,7 +26,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         store = app.state.store = ModelStore(settings, metrics)
         # In the background: until it is done the service is alive, says 503 and why.
-        loading = asyncio.create_task(asyncio.to_thread(store.load))
+        loading = asyncio.create_task(_load(store))
         yield
         await loading
         await asyncio.to_thread(store.close)
@@ -41,3 +44,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in (predict, models, operations):
         app.include_router(module.router)
     return app
+
+
+async def _load(store: ModelStore) -> None:
+    try:
+        await asyncio.to_thread(store.load)
+    except Exception:  # nobody awaits this before shutdown: say it now
+        logger.exception("loading the models failed")
+        raise

@@ -6,6 +6,7 @@ Xiao, Rasul, Vollgraf: Fashion-MNIST, a novel image dataset for benchmarking mac
 import gzip
 import hashlib
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def read_file(folder: Path, name: str) -> bytes:
         return plain.read_bytes() if plain.exists() else gzip.decompress(compressed.read_bytes())
     except FileNotFoundError as error:
         raise DatasetError(f"Neither {plain} nor {compressed.name} exists. Give the folder that holds both.") from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"{compressed} cannot be read: {error}. Delete it and fetch it again.") from error
 
 
@@ -153,6 +154,8 @@ def parse_idx(content: bytes) -> torch.Tensor:
     num_dimensions = content[3]
     shape = np.frombuffer(content, dtype=">u4", count=num_dimensions, offset=4).tolist()
     values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * num_dimensions)
+    if values.size != np.prod(shape):
+        raise DatasetError(f"An IDX file of shape {shape} holds {values.size} values: it is cut short.")
     return torch.from_numpy(values.reshape(shape).copy())
 
 
@@ -167,14 +170,15 @@ def _find(folder: Path | None) -> tuple[Path, str]:
 
 
 def _download(root: Path) -> Path:
-    # Imported here: nothing else in training needs torchvision, and it takes seconds to load.
+    # Imported here: it takes seconds to load, and most machines have the data already.
     from torchvision.datasets import FashionMNIST  # noqa: PLC0415
 
     try:
         FashionMNIST(str(root), download=True)
     except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
         raise DatasetError(
-            f"Fashion-MNIST is not on this machine and could not be downloaded ({error}). Install the Debian package "
+            f"Fashion-MNIST is not on this machine and could not be downloaded ({reason}). Install the Debian package "
             f"dataset-fashion-mnist, or put the four files into a folder and name it with --data or "
             f"${DATA_ENVIRONMENT_VARIABLE}."
         ) from error

@@ -68,7 +68,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 def measure(logits: Tensor, labels: Tensor, *, class_names: list[str], temperature: float) -> Metrics:
     """All figures of one part of the data, with 95 % intervals."""
     num_classes = len(class_names)
-    probabilities = torch.softmax(logits / temperature, 1)
+    log_probabilities = torch.log_softmax(logits / temperature, 1)
     confusion = multiclass_confusion_matrix(logits, labels, num_classes)  # (K, K), rows are true classes
     num_correct = confusion.diag()
     num_true, num_predicted = confusion.sum(1), confusion.sum(0)
@@ -80,9 +80,9 @@ def measure(logits: Tensor, labels: Tensor, *, class_names: list[str], temperatu
         num_images=len(labels),
         accuracy=num_correct.sum().item() / len(labels),
         accuracy_interval=wilson_interval(int(num_correct.sum()), len(labels)),
-        log_loss=F.nll_loss(probabilities.log(), labels).item(),
+        log_loss=F.nll_loss(log_probabilities, labels).item(),
         calibration_error_uncalibrated=calibration_error(torch.softmax(logits, 1), labels),
-        calibration_error=calibration_error(probabilities, labels),
+        calibration_error=calibration_error(log_probabilities.exp(), labels),
         per_class=[
             ClassMetrics(
                 label=label,
@@ -122,8 +122,8 @@ def worst_failures(
     dataset: Dataset, logits: Tensor, *, class_names: list[str], temperature: float, num_failures: int
 ) -> list[Failure]:
     """Misclassified pictures, the most confidently wrong first."""
+    losses = F.cross_entropy(logits / temperature, dataset.labels, reduction="none")
     probabilities = torch.softmax(logits / temperature, 1)
-    losses = F.nll_loss(probabilities.log(), dataset.labels, reduction="none")
     predictions = probabilities.argmax(1)
     wrong = (predictions != dataset.labels).nonzero().flatten()
     worst = wrong[losses[wrong].argsort(descending=True)][:num_failures]

@@ -37,7 +37,7 @@ from app.artifact import (
 from app.errors import WardrobeError
 from training.data import CLASS_NAMES, DRAWER_GROUPS, Dataset, Splits
 from training.evaluate import fit_temperature, measure, measure_robustness, predict_dataset, to_png
-from training.fit import FitResult
+from training.fit import FitResult, predict
 from training.preprocess import SIZE_PIXELS, ExportedClassifier
 from training.report import write_report
 
@@ -214,6 +214,8 @@ def _write_card(card: Card, folder: Path) -> None:
 def _draft_card(result: FitResult, splits: Splits, folder: Path, *, name: str, version: int) -> Card:
     """Everything that is known before the first prediction."""
     config = result.config
+    # Of the trained network: the exported file has to reproduce them to be loaded at all.
+    trained_logits = predict(result.network, splits.validation, mean=result.mean, std=result.std, device="cpu")
     return Card(
         name=name,
         version=version,
@@ -254,5 +256,5 @@ def _draft_card(result: FitResult, splits: Splits, folder: Path, *, name: str, v
             "model.pt": hashlib.sha256((folder / TORCHSCRIPT_NAME).read_bytes()).hexdigest(),
             "model.onnx": hashlib.sha256((folder / ONNX_NAME).read_bytes()).hexdigest(),
         },
-        golden=[],
+        golden=golden_predictions(splits.validation, trained_logits, temperature=1.0),
     )

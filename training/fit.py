@@ -4,6 +4,7 @@ import math
 import os
 import pickle
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -279,10 +280,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ResumeError: there is none, or it is damaged.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch.load does not look at the check sums
+        if damaged:
+            raise ResumeError(f"The checkpoint at {path} is damaged ({damaged}). Delete it and start again.")
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ResumeError(f"There is no checkpoint at {path}. Start without --resume.") from error
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         raise ResumeError(f"The checkpoint at {path} is damaged. Delete it and start again.") from error
     return checkpoint
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -70,12 +70,22 @@ async def _limited(request: Request, settings: Settings) -> AsyncGenerator[bytes
 
 
 class _StrictMultiPartParser(MultiPartParser):
-    """Starlette's parser, in memory only, that knows whether the closing boundary came."""
+    """Starlette's parser, which takes a cut body for a whole one, with an eye on the closing boundary."""
 
-    complete = False
+    _complete = False
 
     def on_end(self) -> None:
-        self.complete = True
+        self._complete = True
+
+    async def parse(self) -> FormData:
+        self.stream = self._to_the_end(self.stream)
+        return await super().parse()  # closes every part when the stream raises
+
+    async def _to_the_end(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for chunk in stream:
+            yield chunk
+        if not self._complete:
+            raise MultiPartException("it ends before its closing boundary")
 
 
 async def _read_multipart(request: Request, settings: Settings) -> list[Upload]:
@@ -91,8 +101,6 @@ async def _read_multipart(request: Request, settings: Settings) -> list[Upload]:
             raise TooManyImagesError(max_images) from error
         raise MalformedMultipartError(error.message) from error
     try:
-        if not parser.complete:
-            raise MalformedMultipartError("it ends before its closing boundary")
         files = [part for part in form.getlist(FILE_FIELD) if isinstance(part, UploadFile)]
         if not files:
             raise NoImageError

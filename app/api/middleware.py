@@ -52,7 +52,10 @@ class ObserveRequests:
             route = getattr(scope.get("route"), "path", "unknown")
             self.metrics.requests.labels(scope["method"], route, status).inc()
             self.metrics.request_seconds.labels(route).observe(seconds)
-            logger.info(
+            # Probes come every few seconds for ever: they would bury the rest.
+            level = logging.DEBUG if scope["path"].startswith("/health/") else logging.INFO
+            logger.log(
+                level,
                 "request",
                 extra={
                     "method": scope["method"],

@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app import errors
 from app.api.middleware import REQUEST_ID_SCOPE_KEY
@@ -61,6 +62,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(errors.WardrobeError, _on_wardrobe_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameter)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(ClientDisconnect, _on_client_disconnect)
     app.add_exception_handler(Exception, _on_bug)
 
 
@@ -101,6 +103,11 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     detail = f"{request.method} {request.url.path}: {error.detail}. The routes are described under /docs."
     headers = dict(error.headers or {})
     return respond(_problem(request, error.status_code, slug, title, detail), headers)
+
+
+async def _on_client_disconnect(request: Request, error: Exception) -> JSONResponse:
+    """Nobody reads it; it keeps an upload broken off from being logged and counted as our failure."""
+    return respond(_problem(request, 400, "incomplete-body", "The body ended early", "The client left while sending."))
 
 
 async def _on_bug(request: Request, error: Exception) -> JSONResponse:

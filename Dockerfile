@@ -1,0 +1,66 @@
+# Two images: `service` (the default target) holds the service and its models, `training` what makes new models.
+# Needs Docker Engine 25 or later.
+#
+#   TORCH_INDEX_URL  package index beside PyPI; set empty, PyPI's own torch is taken, which brings CUDA on Linux
+#   TORCH            requirement for torch, for instance torch==2.13.0; `training` needs one that fits torchvision
+
+# The requirements as two lists, so that only a changed dependency, and not any change of pyproject.toml, installs anew.
+FROM python:3.11-slim-bookworm AS requirements
+WORKDIR /requirements
+COPY pyproject.toml .
+RUN python -c "import pathlib, tomllib; \
+project = tomllib.loads(pathlib.Path('pyproject.toml').read_text())['project']; \
+pathlib.Path('service.txt').write_text('\n'.join(project['dependencies'])); \
+pathlib.Path('training.txt').write_text('\n'.join(project['optional-dependencies']['train']))"
+
+
+FROM python:3.11-slim-bookworm AS packages
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+ARG TORCH=torch
+# Wheels only: there is no compiler here. The environment has no pip of its own; the base image's pip fills it.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=bind,from=requirements,source=/requirements/service.txt,target=/tmp/service.txt \
+    python -m venv --without-pip /opt/venv && \
+    pip --python /opt/venv/bin/python install --only-binary :all: \
+        ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} "$TORCH" --requirement /tmp/service.txt
+# The root file system may be read-only: no byte code is written, and what wants a home finds it under /tmp.
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HOME=/tmp \
+    USER=wardrobe
+WORKDIR /wardrobe
+
+
+FROM packages AS training
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=bind,from=requirements,source=/requirements,target=/tmp/requirements \
+    pip --python /opt/venv/bin/python install --only-binary :all: \
+        ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} "$TORCH" \
+        --requirement /tmp/requirements/service.txt --requirement /tmp/requirements/training.txt
+COPY app app
+COPY training training
+RUN mkdir data models runs && chown 10001:10001 data models runs && chmod -R a+rX . && \
+    env --unset PYTHONDONTWRITEBYTECODE python -m compileall -q app training
+# Starts as root to become the owner of the mounted models folder, so that what it writes belongs to that user and not
+# to root. Docker makes absent folders as root's, which is why data and runs are handed over.
+ENTRYPOINT ["bash", "-ec", "owner=$(stat --format %u:%g models); chown \"$owner\" data runs; \
+exec setpriv --reuid \"${owner%:*}\" --regid \"${owner#*:}\" --clear-groups python -m training \"$@\"", "training"]
+CMD ["--help"]
+
+
+FROM packages AS service
+COPY app app
+COPY models models
+RUN chmod -R a+rX . && env --unset PYTHONDONTWRITEBYTECODE python -m compileall -q app
+ENV WARDROBE_HOST=0.0.0.0 \
+    WARDROBE_PORT=8000
+USER 10001:10001
+EXPOSE 8000
+# http.client and not urllib.request: it starts faster and takes no notice of http_proxy.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --start-interval=1s CMD ["python", "-c", "\
+import http.client, os, sys; \
+connection = http.client.HTTPConnection('127.0.0.1', int(os.environ['WARDROBE_PORT']), timeout=2); \
+connection.request('GET', '/health/ready'); \
+sys.exit(connection.getresponse().status != 200)"]
+CMD ["python", "-m", "app"]

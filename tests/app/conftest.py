@@ -1,0 +1,51 @@
+"""Started services that the tests of this folder share; loading a model for each of them would take a minute."""
+
+import threading
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import httpx
+import pytest
+from torch import Tensor
+
+from app.artifact import Artifact
+from app.settings import Settings
+from tests.app.service import running, wait_for
+
+
+@pytest.fixture(scope="session")
+def settings(models_dir: Path) -> Settings:
+    """Defaults, on two threads wherever the tests run."""
+    return Settings(models_dir=models_dir, num_threads=2)
+
+
+@pytest.fixture(scope="session")
+async def client(settings: Settings) -> AsyncGenerator[httpx.AsyncClient, None]:
+    """A ready service with the default limits."""
+    async with running(settings) as client:
+        await wait_for(client, "/health/ready")
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def small_client(settings: Settings) -> AsyncGenerator[httpx.AsyncClient, None]:
+    """A ready service with limits small enough to pass them: 4 images, 20,000 bytes, 0.3 s for a body."""
+    limits = {"max_images_per_request": 4, "max_upload_bytes": 20_000, "body_timeout_seconds": 0.3}
+    async with running(settings.model_copy(update=limits)) as client:
+        await wait_for(client, "/health/ready")
+        yield client
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """While cleared, every forward pass of a model loaded after this waits."""
+    opened = threading.Event()
+    opened.set()
+    probabilities = Artifact.probabilities
+
+    def wait_and_run(self: Artifact, batch: Tensor) -> Tensor:
+        opened.wait(timeout=20)
+        return probabilities(self, batch)
+
+    monkeypatch.setattr(Artifact, "probabilities", wait_and_run)
+    return opened

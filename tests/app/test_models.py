@@ -1,0 +1,290 @@
+"""The model folder: what is told about good models, and why bad ones are refused."""
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.artifact import Artifact
+from app.settings import Settings
+from tests.app.service import problem_of, running, wait_for
+
+
+def install(artifact: Artifact, models_dir: Path, version: int = 1) -> Path:
+    """A copy of the shipped model as fashion-mnist/<version>."""
+    folder = models_dir / "fashion-mnist" / str(version)
+    shutil.copytree(artifact.folder, folder)
+    edit_card(folder, lambda card: card.update(version=version))
+    return folder
+
+
+def edit_card(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    card = json.loads((folder / "card.json").read_text())
+    edit(card)
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+# A good folder
+
+
+async def test_the_list_of_models(client: httpx.AsyncClient, artifact: Artifact) -> None:
+    body = (await client.get("/models")).json()
+
+    assert body["default_model"] == "fashion-mnist"
+    assert body["refused"] == []
+    (summary,) = [model for model in body["models"] if model["name"] == "fashion-mnist"]
+    assert summary["served_version"] == artifact.card.version
+    assert artifact.card.version in summary["versions"]
+    assert summary["class_names"] == artifact.card.class_names
+    test = artifact.card.metrics.get("test")
+    assert summary["test_accuracy"] == (test.accuracy if test else None)
+
+
+@pytest.mark.parametrize("version", ["", "/versions/{version}"])
+async def test_a_card_is_the_file_without_its_golden_pictures(
+    client: httpx.AsyncClient, artifact: Artifact, version: str
+) -> None:
+    response = await client.get("/models/fashion-mnist" + version.format(version=artifact.card.version))
+
+    assert response.status_code == 200
+    on_disk = json.loads((artifact.folder / "card.json").read_text())
+    assert on_disk.pop("golden")
+    assert response.json() == on_disk
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/models/wardrobe",
+        "/models/wardrobe/versions/1",
+        "/models/fashion-mnist/versions/999",
+        "/models/wardrobe/report",
+        "/models/..",
+        "/models/%2e%2e/report",
+    ],
+)
+async def test_unknown_models_and_versions(client: httpx.AsyncClient, path: str) -> None:
+    problem_of(await client.get(path), 404, "not-found")
+
+
+@pytest.mark.parametrize("version", ["0", "-1", "one", "1.5"])
+async def test_versions_are_numbers_from_one(client: httpx.AsyncClient, version: str) -> None:
+    response = await client.get(f"/models/fashion-mnist/versions/{version}")
+
+    assert "version" in problem_of(response, 422, "invalid-parameter")["detail"]
+
+
+async def test_the_report_may_load_and_run_nothing(client: httpx.AsyncClient, artifact: Artifact) -> None:
+    response = await client.get("/models/fashion-mnist/report")
+
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert response.content == (artifact.folder / "report.html").read_bytes()
+    policy = response.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src" not in policy
+
+
+async def test_a_model_without_a_report(settings: Settings, artifact: Artifact, tmp_path: Path) -> None:
+    (install(artifact, tmp_path) / "report.html").unlink()
+
+    async with running(settings.model_copy(update={"models_dir": tmp_path})) as client:
+        await wait_for(client, "/health/ready")
+        response = await client.get("/models/fashion-mnist/report")
+
+    assert "report" in problem_of(response, 404, "not-found")["detail"]
+
+
+async def test_the_newest_good_version_is_served(
+    settings: Settings, artifact: Artifact, pictures: dict[str, bytes], tmp_path: Path
+) -> None:
+    for version in (1, 2, 10):
+        install(artifact, tmp_path, version)
+    damaged = tmp_path / "fashion-mnist" / "10" / "model.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    (tmp_path / "fashion-mnist" / ".2.partial").mkdir()  # what an export in progress looks like
+    (tmp_path / "README.md").write_text("not a model")
+
+    async with running(settings.model_copy(update={"models_dir": tmp_path})) as client:
+        await wait_for(client, "/health/ready")
+        models = (await client.get("/models")).json()
+        prediction = (await client.post("/predict", content=pictures["Bag"])).json()
+        card = (await client.get("/models/fashion-mnist")).json()
+        old_card = (await client.get("/models/fashion-mnist/versions/1")).json()
+
+    assert models["models"][0]["versions"] == [1, 2]
+    assert models["models"][0]["served_version"] == prediction["model"]["version"] == card["version"] == 2
+    assert old_card["version"] == 1
+    assert [refused["folder"] for refused in models["refused"]] == ["fashion-mnist/10"]
+
+
+# Not ready
+
+
+async def test_while_loading_it_is_alive_and_says_503(
+    settings: Settings, artifact: Artifact, pictures: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Loading is held by a card that is a pipe: reading it waits until somebody writes."""
+    folder = install(artifact, tmp_path)
+    card = (folder / "card.json").read_bytes()
+    (folder / "card.json").unlink()
+    os.mkfifo(folder / "card.json")
+
+    async with running(settings.model_copy(update={"models_dir": tmp_path})) as client:
+        alive = await client.get("/health/live")
+        refused = [
+            await client.get("/health/ready"),
+            await client.get("/models"),
+            await client.get("/models/fashion-mnist"),
+            await client.post("/predict", content=pictures["Bag"]),
+        ]
+        (folder / "card.json").write_bytes(card)
+        await wait_for(client, "/health/ready")
+
+    assert alive.status_code == 200
+    for response in refused:
+        assert "being loaded" in problem_of(response, 503, "not-ready")["detail"]
+        assert int(response.headers["Retry-After"]) >= 1
+
+
+async def test_an_empty_model_folder(settings: Settings, tmp_path: Path) -> None:
+    await assert_refused(settings, tmp_path / "absent", expected_reason="no usable model 'fashion-mnist'", folders=[])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _damage_model(folder: Path) -> None:
+    _flip(folder / "model.pt")
+
+
+def _damage_onnx(folder: Path) -> None:
+    _flip(folder / "model.onnx")
+
+
+def _remove_model(folder: Path) -> None:
+    (folder / "model.pt").unlink()
+
+
+def _remove_card(folder: Path) -> None:
+    (folder / "card.json").unlink()
+
+
+def _cut_card(folder: Path) -> None:
+    content = (folder / "card.json").read_bytes()
+    (folder / "card.json").write_bytes(content[: len(content) // 2])
+
+
+def _empty_card(folder: Path) -> None:
+    (folder / "card.json").write_bytes(b"")
+
+
+def _remove_thresholds(folder: Path) -> None:
+    edit_card(folder, lambda card: card.pop("thresholds"))
+
+
+def _add_field(folder: Path) -> None:
+    edit_card(folder, lambda card: card.update(colour="blue"))
+
+
+def _claim_other_version(folder: Path) -> None:
+    edit_card(folder, lambda card: card.update(version=7))
+
+
+def _claim_other_name(folder: Path) -> None:
+    edit_card(folder, lambda card: card.update(name="wardrobe"))
+
+
+def _change_golden(folder: Path) -> None:
+    edit_card(folder, lambda card: card["golden"][0]["probabilities"].reverse())
+
+
+def _shorten_golden(folder: Path) -> None:
+    edit_card(folder, lambda card: card["golden"][0]["probabilities"].pop())
+
+
+def _garble_golden_picture(folder: Path) -> None:
+    picture = base64.b64encode(b"not a picture").decode()
+    edit_card(folder, lambda card: card["golden"][0].update(image_base64=picture))
+
+
+def _garble_golden_base64(folder: Path) -> None:
+    edit_card(folder, lambda card: card["golden"][0].update(image_base64="A"))
+
+
+def _remove_golden(folder: Path) -> None:
+    edit_card(folder, lambda card: card.update(golden=[]))
+
+
+def _forget_digests(folder: Path) -> None:
+    edit_card(folder, lambda card: card.update(sha256={}))
+
+
+def _forget_a_class(folder: Path) -> None:
+    edit_card(folder, lambda card: card["classes"].pop())
+
+
+def _put_text_in_place_of_the_model(folder: Path) -> None:
+    """With the right digest: a card and a file that agree are not yet a model."""
+    (folder / "model.pt").write_bytes(b"text")
+    edit_card(folder, lambda card: card["sha256"].update({"model.pt": hashlib.sha256(b"text").hexdigest()}))
+
+
+DAMAGES: dict[Callable[[Path], None], str] = {
+    _damage_model: "SHA-256 of model.pt",
+    _damage_onnx: "SHA-256 of model.onnx",
+    _remove_model: "model.pt cannot be read (No such file or directory)",
+    _remove_card: "card.json cannot be read (No such file or directory)",
+    _cut_card: "card.json does not fit the schema",
+    _empty_card: "card.json does not fit the schema",
+    _remove_thresholds: "card.json does not fit the schema: thresholds: Field required",
+    _add_field: "card.json does not fit the schema: colour: Extra inputs are not permitted",
+    _claim_other_version: "its card says fashion-mnist/7",
+    _claim_other_name: "its card says wardrobe/1",
+    _change_golden: "golden prediction 0 differs by",
+    _shorten_golden: "golden",
+    _garble_golden_picture: "golden",
+    _garble_golden_base64: "golden",
+    _remove_golden: "golden",
+    _forget_digests: "sha256",
+    _forget_a_class: "classes",
+    _put_text_in_place_of_the_model: "model.pt",
+}
+
+
+@pytest.mark.parametrize(("damage", "reason"), DAMAGES.items(), ids=[damage.__name__[1:] for damage in DAMAGES])
+async def test_a_damaged_model_is_refused_with_the_reason(
+    settings: Settings, artifact: Artifact, tmp_path: Path, damage: Callable[[Path], None], reason: str
+) -> None:
+    damage(install(artifact, tmp_path))
+
+    await assert_refused(settings, tmp_path, expected_reason=reason, folders=["fashion-mnist/1"])
+
+
+async def assert_refused(settings: Settings, models_dir: Path, *, expected_reason: str, folders: list[str]) -> None:
+    """The service lives, serves nothing, and says why in both places."""
+    async with running(settings.model_copy(update={"models_dir": models_dir})) as client:
+        models = (await wait_for(client, "/models")).json()
+        ready = await client.get("/health/ready")
+        predicted = await client.post("/predict", content=b"any")
+        alive = await client.get("/health/live")
+
+    assert [refused["folder"] for refused in models["refused"]] == folders
+    for refused in models["refused"]:
+        assert expected_reason in refused["reason"]
+    assert models["models"] == []
+    assert expected_reason in problem_of(ready, 503, "not-ready")["detail"]
+    assert str(models_dir) not in ready.text
+    problem_of(predicted, 503, "not-ready")
+    assert int(predicted.headers["Retry-After"]) >= 1
+    assert alive.status_code == 200
