@@ -1,7 +1,6 @@
 """From a run to models/<name>/<version>/: TorchScript, ONNX, card and report, verified, moved in place whole."""
 
 import base64
-import copy
 import hashlib
 import os
 import platform
@@ -85,7 +84,7 @@ def export(
         export_onnx(classifier, folder / ONNX_NAME)
         check_parity(classifier, folder, splits.validation)
 
-        card = _draft_card(result, splits, folder, name=name, version=version)
+        card = _draft_card(result, classifier, splits, folder, name=name, version=version)
         _write_card(card, folder)
         artifact = load_artifact(folder)
         logits = predict_dataset(artifact, splits.validation)
@@ -149,17 +148,17 @@ def export_torchscript(classifier: ExportedClassifier, path: Path) -> None:
 
 
 def export_onnx(classifier: ExportedClassifier, path: Path) -> None:
-    """The network alone, with a dynamic batch: preprocessing stays with TorchScript."""
+    """The forward pass alone, with a dynamic batch: preprocessing stays with TorchScript."""
     example = torch.zeros(2, 1, SIZE_PIXELS, SIZE_PIXELS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations: nothing the user could act on
         torch.onnx.export(
-            copy.deepcopy(classifier.network).eval(),
+            classifier,
             (example,),
             path,
             input_names=["images"],
             output_names=["logits"],
-            dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
+            dynamic_shapes={"batch": {0: torch.export.Dim("batch")}},
             dynamo=True,
             external_data=False,
             verbose=False,
@@ -211,11 +210,13 @@ def _write_card(card: Card, folder: Path) -> None:
     os.replace(temporary, folder / CARD_NAME)
 
 
-def _draft_card(result: FitResult, splits: Splits, folder: Path, *, name: str, version: int) -> Card:
+def _draft_card(
+    result: FitResult, classifier: ExportedClassifier, splits: Splits, folder: Path, *, name: str, version: int
+) -> Card:
     """Everything that is known before the first prediction."""
     config = result.config
     # Of the trained network: the exported file has to reproduce them to be loaded at all.
-    trained_logits = predict(result.network, splits.validation, mean=result.mean, std=result.std, device="cpu")
+    trained_logits = predict(classifier, splits.validation, mean=result.mean, std=result.std, device="cpu")
     return Card(
         name=name,
         version=version,

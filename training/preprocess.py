@@ -25,7 +25,12 @@ class ExportedClassifier(nn.Module):
         self.std = std
 
     def forward(self, batch: Tensor) -> Tensor:
-        logits: Tensor = self.network(batch)  # (N, 1, 28, 28) -> (N, K)
+        """(N, 1, 28, 28) -> logits (N, K): the mean over the picture and its mirror image.
+
+        On the validation pictures of the shipped model log loss 0.218 instead of 0.223 nats, accuracy 95.26 instead
+        of 95.22 %; shifted copies as well would give 95.38 % at three times the cost again. 2026-11-25.
+        """
+        logits: Tensor = (self.network(batch) + self.network(batch.flip(3))) / 2
         return logits
 
     @torch.jit.export

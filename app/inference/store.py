@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from app.artifact import Artifact, Card, load_artifact, read_card
@@ -146,6 +147,9 @@ class ModelStore:
 def _warm_up(artifact: Artifact, max_batch_size: int) -> None:
     """Run the shapes that will come, so that no request pays for compilation."""
     rule = artifact.card.input
+    picture = np.zeros((2 * rule.size_pixels, rule.size_pixels, 3), np.uint8)
+    for _ in range(NUM_WARM_UP_PASSES):
+        artifact.preprocess(picture)  # another size than the golden ones, which were read already
     for batch_size in sorted({1, 2, max_batch_size}):
         batch = torch.zeros(batch_size, rule.channels, rule.size_pixels, rule.size_pixels)
         for _ in range(NUM_WARM_UP_PASSES):
