@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.api.examples import PREDICT_RESPONSE
 from app.artifact import read_card
 from app.metrics import Metrics
 from app.settings import Settings
@@ -78,7 +79,13 @@ def test_an_example_request_prints_what_the_readme_shows(command: str, printed: 
 
 
 def test_the_readme_shows_example_requests() -> None:
-    assert len(console_blocks()) >= 2
+    assert len(console_blocks()) == 2
+
+
+def test_the_example_in_the_api_description_is_the_answer_in_the_readme() -> None:
+    _, printed = console_blocks()[1]
+
+    assert rounded(PREDICT_RESPONSE) == rounded(json.loads(printed))
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"^\$ make ([a-z-]+)", README, flags=re.MULTILINE))))

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.examples import PREDICT_RESPONSE
 from app.artifact import DrawerGroup, Share
 
 
@@ -66,6 +67,8 @@ class FailedImagePublic(_Schema):
 
 class PredictResponse(_Schema):
     """One entry for each image, in the order sent."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [PREDICT_RESPONSE]})
 
     model: ModelReference
     predictions: list[PredictionPublic | FailedImagePublic]

@@ -1,0 +1,33 @@
+"""A real answer of the shipped model for /docs: the README's second request, tested against the running service."""
+
+from typing import Any
+
+PREDICT_RESPONSE: dict[str, Any] = {
+    "model": {
+        "name": "fashion-mnist",
+        "version": 1,
+        "digest": "0ba271924ae5224f2707e265087b1aa224da73d4f4211d719a361bc0c25e2acc",
+    },
+    "predictions": [
+        {
+            "filename": "bag.png",
+            "label": "Bag",
+            "group": "bags",
+            "probability": 0.9899080991744995,
+            "top_k": [{"label": "Bag", "group": "bags", "probability": 0.9899080991744995}],
+            "image": {"format": "PNG", "width": 28, "height": 28, "notes": []},
+        },
+        {
+            "filename": "README.md",
+            "error": {
+                "type": "urn:wardrobe:unsupported-image-format",
+                "title": "The image format is not accepted",
+                "status": 415,
+                "detail": "The file is not an image of an accepted format. "
+                "Send one of JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, HEIF.",
+                "instance": "urn:wardrobe:request:71e966b3901e412a8900c1e2fb426c68",
+                "accepted": ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"],
+            },
+        },
+    ],
+}
