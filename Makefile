@@ -29,12 +29,13 @@ lint: $(VENV)/.tests
 install: $(VENV)/.installed
 
 # --group needs pip 25.1
-$(BIN)/python:
+$(VENV)/.pip:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed, this is " + sys.version + ". Choose another with PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --upgrade "pip>=25.1"
+	@touch $@
 
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
+$(VENV)/.installed: pyproject.toml | $(VENV)/.pip
 	@echo "Installing into $(VENV) (once; PyTorch is large: this takes minutes) ..."
 	$(PIP_INSTALL) --editable '.[train]'
 	@touch $@

@@ -223,13 +223,7 @@ def load_artifact(folder: Path) -> Artifact:
         ArtifactError: why the folder must not be served.
     """
     card = read_card(folder)
-    for name, expected in card.sha256.items():
-        try:
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        except OSError as error:
-            raise ArtifactError(folder, f"{name} cannot be read ({error.strerror}).") from error
-        if found != expected:
-            raise ArtifactError(folder, f"the SHA-256 of {name} is {found}, its card says {expected}.")
+    verify_digests(folder, card)
     try:
         module = load_torchscript(folder / TORCHSCRIPT_NAME)
     except RuntimeError as error:  # all that torch.jit.load raises
@@ -240,6 +234,21 @@ def load_artifact(folder: Path) -> Artifact:
     except (ImageError, ValueError, RuntimeError, AttributeError) as error:  # no picture, or no such network
         raise ArtifactError(folder, f"its golden predictions cannot be computed ({error}).") from error
     return artifact
+
+
+def verify_digests(folder: Path, card: Card) -> None:
+    """Compare the files with the card.
+
+    Raises:
+        ArtifactError: one is absent or another file than the card was written for.
+    """
+    for name, expected in card.sha256.items():
+        try:
+            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except OSError as error:
+            raise ArtifactError(folder, f"{name} cannot be read ({error.strerror}).") from error
+        if found != expected:
+            raise ArtifactError(folder, f"the SHA-256 of {name} is {found}, its card says {expected}.")
 
 
 def load_torchscript(path: Path) -> torch.jit.ScriptModule:

@@ -15,6 +15,7 @@ WardrobeError
 │   ├── EmptyImageError
 │   ├── UnsupportedImageFormatError
 │   ├── ImageTooLargeError
+│   ├── ImageTooComplexError
 │   └── UndecodableImageError
 ├── ServiceError                     neither the request nor the picture is at fault
 │   ├── BusyError
@@ -110,6 +111,12 @@ class ImageTooLargeError(ImageError):
         found = f"The image has {size[0]}x{size[1]} pixels" if size else "The image has too many pixels"
         super().__init__(f"{found}; at most {max_pixels} are accepted. Scale it down.")
         self.max_pixels = max_pixels
+
+
+class ImageTooComplexError(ImageError):
+    def __init__(self, max_scans: int) -> None:
+        super().__init__(f"The JPEG has more than {max_scans} scans, which takes too long. Save it as a baseline JPEG.")
+        self.max_scans = max_scans
 
 
 class UndecodableImageError(ImageError):

@@ -10,7 +10,11 @@ from app.images import DEFAULT_MAX_IMAGE_PIXELS
 
 
 class Settings(BaseSettings):
-    """Defaults suit phone photos on a small machine."""
+    """Defaults suit phone photos on a small machine.
+
+    Chosen, not tuned: 32 MiB hold eight photos of 12 megapixels; 128 images allow 100 thumbnails in a request, and two
+    such requests fit the queue; 30 s are a slow phone's upload; 25 s end before the 30 s that docker-compose.yml gives.
+    """
 
     model_config = SettingsConfigDict(env_prefix="WARDROBE_", frozen=True)
 
@@ -20,7 +24,10 @@ class Settings(BaseSettings):
     default_model: str = Field("fashion-mnist", description="The model that `model=auto` means.")
     max_upload_bytes: int = Field(32 * 2**20, ge=1, description="Largest request body, in bytes.")
     max_image_pixels: int = Field(
-        DEFAULT_MAX_IMAGE_PIXELS, ge=1, description="Most pixels an image may declare, width times height."
+        DEFAULT_MAX_IMAGE_PIXELS,
+        ge=1,
+        le=178_956_970,  # where Pillow refuses by itself
+        description="Most pixels an image may declare, width times height.",
     )
     max_images_per_request: int = Field(128, ge=1, description="Most images in one request.")
     max_queue_images: int = Field(256, ge=1, description="Most images accepted and not yet answered; more get a 429.")

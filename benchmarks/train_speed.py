@@ -10,7 +10,9 @@ whole epochs, validation included, until the first one at the target.
 
 Results, one run each:
 
-    (none recorded yet)
+    --epochs 8 --precision bfloat16, two cores of an AMD EPYC (Zen 4), torch 2.14.1, 2026-11-25:
+    90 % after 260.7 s (4 epochs), 92 % after 392.6 s (6), 94 % not reached, 93.12 % at the end; the tutorial's network
+    none of them, 88.74 % after 10 epochs and 18.9 s.
 """
 
 import argparse

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.artifact import Metrics
+from app.artifact import Metrics, read_card
 from app.errors import WardrobeError
 from training.config import ConfigError, FitConfig, Optimizer, Precision
 from training.data import Splits, load_fashion_mnist
@@ -122,6 +122,10 @@ def export_command(
 ) -> None:
     """Write the run as the model's next version: TorchScript, ONNX, card and report, with validation figures."""
     result = load_fit_result(run)
+    if len(result.history) < result.config.epochs:
+        raise ConfigError(
+            f"{run} has finished {len(result.history)} of {result.config.epochs} epochs. Go on with fit --resume."
+        )
     splits = load(data, num_validation=result.config.num_validation, seed=result.config.seed)
     print("Exporting, checking parity and measuring on the validation pictures ...")
     artifact = export(result, splits, models_folder=models, name=name)
@@ -138,7 +142,8 @@ def evaluate_command(
 
     Called again it measures again, compares with the card, and changes nothing.
     """
-    outcome = evaluate_on_test(folder, load(data, num_validation=DEFAULTS.num_validation, seed=DEFAULTS.seed))
+    config = FitConfig.from_dict(read_card(folder).training.config)
+    outcome = evaluate_on_test(folder, load(data, num_validation=config.num_validation, seed=config.seed))
     print_metrics("test", outcome.measured)
     if outcome.recorded is None:
         print(f"Written into {folder}.")

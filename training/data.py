@@ -119,6 +119,8 @@ def split(
     full: Dataset, test: Dataset, *, num_validation: int, seed: int, source: str, sha256: dict[str, str]
 ) -> Splits:
     """Take `num_validation` pictures from `full`, the same share of every class, by a seeded shuffle."""
+    if not 0 <= num_validation < len(full):
+        raise DatasetError(f"{num_validation} validation pictures cannot be taken from {len(full)}.")
     order = torch.randperm(len(full), generator=torch.Generator().manual_seed(seed))
     validation_indices = []
     for label in full.labels.unique():

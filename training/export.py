@@ -45,6 +45,8 @@ PARITY_TOLERANCE = 1e-3
 NUM_PARITY_IMAGES = 256
 NUM_ROBUSTNESS_IMAGES = 1_000
 LIBRARIES = ("torch", "numpy", "pillow", "onnxruntime")
+# Bag: 88 to 96 % of 318 photos, measured with a 92.1 % network. White products: Xiao et al. (2017). Labels: arXiv
+# 1912.05283. People: 1,000 pictures, majority of 3, the data set's own README.
 LIMITS = [
     "Trained on shop pictures of one garment on a plain background, 28x28 pixels, grey. It does not sort photos: "
     "on phone pictures of clothes nearly everything becomes 'Bag'.",

@@ -283,7 +283,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # torch.load does not look at the check sums
         if damaged:
-            raise ResumeError(f"The checkpoint at {path} is damaged ({damaged}). Delete it and start again.")
+            raise ResumeError(f"The checkpoint at {path} is damaged. Delete it and start again.")
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ResumeError(f"There is no checkpoint at {path}. Start without --resume.") from error

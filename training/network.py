@@ -1,7 +1,7 @@
 """The residual network for 28x28 grey images: He et al., Deep residual learning (2015), with a wide, short trunk.
 
-Most of the arithmetic is at 14x14 and 7x7 with 64 and 128 channels: on a CPU that runs at twice the FLOP/s of the
-16-channel 28x28 layers of ResNet-20 and reaches a higher accuracy in the same time (see the README).
+Most of the arithmetic is at 14x14 and 7x7 with 64 and 128 channels, where a CPU does more of it in a second than in the
+16-channel 28x28 layers of ResNet-20: 318 against 216 GFLOP/s in training, bfloat16, two cores of an EPYC (Zen 4).
 """
 
 from collections.abc import Sequence

@@ -90,6 +90,10 @@ class _StrictMultiPartParser(MultiPartParser):
 
 async def _read_multipart(request: Request, settings: Settings) -> list[Upload]:
     max_images = settings.max_images_per_request
+    charset = parse_options_header(request.headers["Content-Type"])[1].get(b"charset", b"utf-8")
+    # RFC 7578 knows no such parameter, and some of Python's codecs raise or give characters that JSON cannot hold.
+    if charset.lower() not in (b"utf-8", b"utf8", b"us-ascii"):
+        raise MalformedMultipartError(f"its charset is {charset.decode('latin-1')!r}, not utf-8")
     parser = _StrictMultiPartParser(
         request.headers, _limited(request, settings), max_files=max_images, max_fields=MAX_OTHER_FIELDS
     )

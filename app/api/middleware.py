@@ -46,6 +46,9 @@ class ObserveRequests:
 
         try:
             await self.app(scope, receive, send_with_id)
+        except Exception:
+            logger.exception("request failed")  # here, while the id is known to the log
+            raise
         finally:
             seconds = time.perf_counter() - started
             # The template, not the path: a scanner must not be able to fill the memory with label values.

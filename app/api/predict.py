@@ -75,8 +75,12 @@ def _all_failed(request: Request, uploads: list[Upload], failures: list[Wardrobe
     problem = problems.describe(failures[0], request)
     if len(failures) > 1:
         problem.errors = [  # type: ignore[attr-defined]  # an extension member, RFC 9457 section 3.2
-            _failed(request, upload, failure).model_dump(mode="json")
-            for upload, failure in zip(uploads, failures, strict=True)
+            {
+                "index": index,
+                "code": problems.code(failure),
+                **_failed(request, upload, failure).model_dump(mode="json"),
+            }
+            for index, (upload, failure) in enumerate(zip(uploads, failures, strict=True))
         ]
     return problems.respond(problem)
 

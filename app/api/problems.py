@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app import errors
-from app.api.middleware import REQUEST_ID_SCOPE_KEY
+from app.api.middleware import REQUEST_ID_HEADER, REQUEST_ID_SCOPE_KEY
 from app.api.schemas import Problem
 from app.inference.predictor import InferenceError
 
@@ -33,8 +33,9 @@ TABLE: dict[type[errors.WardrobeError], tuple[int, str, str]] = {
     errors.EmptyImageError: (422, "empty-image", "The image file is empty"),
     errors.UnsupportedImageFormatError: (415, "unsupported-image-format", "The image format is not accepted"),
     errors.ImageTooLargeError: (413, "image-too-large", "The image has too many pixels"),
+    errors.ImageTooComplexError: (422, "image-too-complex", "The image takes too long to decode"),
     errors.UndecodableImageError: (422, "undecodable-image", "The image cannot be decoded"),
-    errors.BusyError: (429, "busy", "The service is busy"),
+    errors.BusyError: (429, "overloaded", "The service is busy"),
     errors.NotReadyError: (503, "not-ready", "The service is not ready"),
     InferenceError: (500, "internal-error", "Internal error"),
 }
@@ -43,7 +44,7 @@ INTERNAL_ERROR_DETAIL = "The service failed. It was logged under the id in 'inst
 # The framework's own errors: 404 and 405 of the router.
 HTTP_SLUGS = {404: ("not-found", "Not found"), 405: ("method-not-allowed", "Method not allowed")}
 
-_EXTENSIONS = ("max_pixels", "max_bytes", "max_images", "timeout_seconds", "accepted")
+_EXTENSIONS = ("max_pixels", "max_scans", "max_bytes", "max_images", "timeout_seconds", "accepted")
 _CLOSE_CONNECTION = (errors.BodyTooLargeError, errors.BodyTimeoutError)  # the rest of the body is not read
 
 
@@ -51,6 +52,11 @@ def describe(error: errors.WardrobeError, request: Request) -> Problem:
     status, slug, title = TABLE[type(error)]
     extensions = {name: getattr(error, name) for name in _EXTENSIONS if hasattr(error, name)}
     return _problem(request, status, slug, title, str(error), **extensions)
+
+
+def code(error: errors.WardrobeError) -> str:
+    """The kind of problem, as in the last part of its type."""
+    return TABLE[type(error)][1]
 
 
 def respond(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -111,7 +117,10 @@ async def _on_client_disconnect(request: Request, error: Exception) -> JSONRespo
 
 
 async def _on_bug(request: Request, error: Exception) -> JSONResponse:
-    return respond(_problem(request, 500, "internal-error", "Internal error", INTERNAL_ERROR_DETAIL))
+    problem = _problem(request, 500, "internal-error", "Internal error", INTERNAL_ERROR_DETAIL)
+    # Sent from outside ObserveRequests, which adds these elsewhere.
+    request_id = request.scope.get(REQUEST_ID_SCOPE_KEY, "")
+    return respond(problem, {REQUEST_ID_HEADER: request_id, "X-Content-Type-Options": "nosniff"})
 
 
 def _problem(request: Request, status: int, slug: str, title: str, detail: str, **extensions: Any) -> Problem:

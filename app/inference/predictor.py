@@ -6,8 +6,9 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 from torch import Tensor
 
 from app.artifact import Artifact, ClassInfo
@@ -17,6 +18,8 @@ from app.inference.batcher import Batcher
 from app.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
 class InferenceError(WardrobeError):
@@ -33,7 +36,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One classified image; `candidates` are sorted, most probable first."""
+    """One classified image, without its pixels; `candidates` are sorted, most probable first."""
 
     image: DecodedImage
     candidates: Sequence[Candidate]
@@ -134,4 +137,5 @@ class Predictor:
         stage_seconds.labels("wait").observe(started - submitted)
         stage_seconds.labels("decode").observe(decoded - started)
         stage_seconds.labels("preprocess").observe(preprocessed - decoded)
-        return image, self._batcher.submit(tensor)
+        # The pixels have done their work: a request of 128 images would keep gigabytes until its last one is done.
+        return replace(image, pixels=NO_PIXELS), self._batcher.submit(tensor)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from app.artifact import Artifact, Card, load_artifact, read_card
+from app.artifact import Artifact, Card, load_artifact, read_card, verify_digests
 from app.errors import ArtifactError, ModelNotFoundError, NotReadyError
 from app.inference.predictor import Predictor
 from app.inference.threads import available_cpus
@@ -113,13 +113,17 @@ class ModelStore:
         try:
             if name in self._predictors:  # a newer version is served already
                 card = read_card(folder)
+                verify_digests(folder, card)
             else:
                 artifact = load_artifact(folder)
                 card = artifact.card
                 _warm_up(artifact, self._settings.max_batch_size)
                 self._predictors[name] = self._build_predictor(artifact)
                 logger.info("serving %s version %d, SHA-256 %s", name, card.version, artifact.digest)
-        except ArtifactError as error:
+        except Exception as error:  # whatever is wrong with one folder, the others are served
+            if not isinstance(error, ArtifactError):
+                error = ArtifactError(folder, f"it fails to run ({error}).")
+                logger.exception("%s fails to run", folder)
             self.refusals.append(Refusal(f"{name}/{folder.name}", str(error)))
             logger.error("%s", error)
             return

@@ -12,6 +12,7 @@ from PIL import Image
 from app.artifact import Artifact
 from app.errors import (
     EmptyImageError,
+    ImageTooComplexError,
     ImageTooLargeError,
     UndecodableImageError,
     UnsupportedImageFormatError,
@@ -421,3 +422,35 @@ def test_formats_that_pillow_knows_but_the_list_does_not_are_refused(image_forma
 def test_no_bytes_are_refused() -> None:
     with pytest.raises(EmptyImageError):
         decode(b"")
+
+
+def test_a_jpeg_of_a_thousand_scans_is_refused_before_decoding() -> None:
+    """Each scan is a pass over the whole picture: under a megabyte of them takes half a minute."""
+    buffer = io.BytesIO()
+    Image.new("L", (64, 64), 128).save(buffer, "JPEG", progressive=True)
+    content = buffer.getvalue()
+    last_scan = content.rindex(b"\xff\xda")
+
+    bomb = content[:last_scan] + content[last_scan:-2] * 1_000 + content[-2:]
+
+    assert decode(content).pixels.shape == (64, 64, 3)
+    with pytest.raises(ImageTooComplexError):
+        decode(bomb)
+
+
+def test_a_narrow_picture_is_read_small() -> None:
+    """One of the greatest allowed area that the shorter side alone would leave at 150 MB."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (440, 100_000)).save(buffer, "PNG")
+
+    decoded = decode(buffer.getvalue())
+
+    assert (decoded.width, decoded.height) == (440, 100_000)
+    assert max(decoded.pixels.shape) <= 4096
+
+
+def test_a_still_gif_is_no_animation() -> None:
+    buffer = io.BytesIO()
+    Image.new("P", (8, 8)).save(buffer, "GIF", transparency=1)
+
+    assert "first frame of an animation" not in decode(buffer.getvalue()).notes

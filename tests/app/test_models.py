@@ -128,6 +128,17 @@ async def test_the_newest_good_version_is_served(
 # Not ready
 
 
+async def test_an_older_version_is_checked_too(settings: Settings, artifact: Artifact, tmp_path: Path) -> None:
+    install(artifact, tmp_path, version=2)
+    _flip(install(artifact, tmp_path, version=1) / "model.pt")
+    async with running(settings.model_copy(update={"models_dir": tmp_path})) as client:
+        await wait_for(client, "/health/ready")
+        models = (await client.get("/models")).json()
+
+    assert models["models"][0]["versions"] == [2]
+    assert [refused["folder"] for refused in models["refused"]] == ["fashion-mnist/1"]
+
+
 async def test_while_loading_it_is_alive_and_says_503(
     settings: Settings, artifact: Artifact, pictures: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -240,6 +251,10 @@ def _put_text_in_place_of_the_model(folder: Path) -> None:
     edit_card(folder, lambda card: card["sha256"].update({"model.pt": hashlib.sha256(b"text").hexdigest()}))
 
 
+def _claim_another_input(folder: Path) -> None:
+    edit_card(folder, lambda card: card["input"].update(channels=3))
+
+
 DAMAGES: dict[Callable[[Path], None], str] = {
     _damage_model: "SHA-256 of model.pt",
     _damage_onnx: "SHA-256 of model.onnx",
@@ -259,6 +274,7 @@ DAMAGES: dict[Callable[[Path], None], str] = {
     _forget_digests: "sha256",
     _forget_a_class: "classes",
     _put_text_in_place_of_the_model: "model.pt",
+    _claim_another_input: "it fails to run",
 }
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from app.artifact import Artifact
 from app.images import decode
+from app.inference.store import ModelStore
+from app.main import create_app
 from app.settings import Settings
 from tests.app.service import parts, problem_of, running, wait_for
 from tests.odd_files import garment, save
@@ -440,7 +442,7 @@ async def test_a_full_queue_answers_429_and_recovers(
         answered = await asyncio.gather(*waiting)
         afterwards = await client.post("/predict", content=pictures["Coat"])
 
-    detail = problem_of(refused, 429, "busy")["detail"]
+    detail = problem_of(refused, 429, "overloaded")["detail"]
     assert int(refused.headers["Retry-After"]) >= 1
     assert f"{refused.headers['Retry-After']} s" in detail
     assert alive.status_code == 200
@@ -458,7 +460,7 @@ async def test_an_answer_that_takes_too_long_is_429(
         gate.set()
         metrics = (await client.get("/metrics")).text
 
-    problem_of(response, 429, "busy")
+    problem_of(response, 429, "overloaded")
     assert "Retry-After" in response.headers
     assert "wardrobe_queue_images 0.0" in metrics
 
@@ -490,6 +492,38 @@ async def test_a_failing_network_is_a_500_that_tells_nothing(
     assert "secret" not in response.text
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert "secret" in str(record.exc_info)
+
+
+async def test_a_bug_is_logged_under_the_id_that_the_client_gets(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: ModelStore, name: str) -> None:
+        raise RuntimeError("secret text of a bug")
+
+    monkeypatch.setattr(ModelStore, "predictor", fail)
+    app = create_app(settings)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://wardrobe") as client,
+    ):
+        response = await client.post("/predict", content=b"x", headers={"X-Request-ID": "from-the-client"})
+
+    problem = problem_of(response, 500, "internal-error")
+    assert "secret" not in response.text
+    assert problem["instance"].endswith("from-the-client")
+    assert any("secret" in str(record.exc_info) for record in caplog.records if record.name == "app.access")
+
+
+@pytest.mark.parametrize("charset", ["undefined", "utf-7", "unicode_escape"])
+async def test_a_charset_that_could_break_the_answer_is_refused(client: httpx.AsyncClient, charset: str) -> None:
+    body, content_type = multipart(b"x")
+
+    response = await client.post(
+        "/predict", content=body, headers={"Content-Type": f"{content_type}; charset={charset}"}
+    )
+
+    problem_of(response, 400, "malformed-multipart")
 
 
 # Documentation

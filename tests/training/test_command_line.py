@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from app.artifact import load_artifact
 from training.__main__ import cli, main
 from training.config import FitConfig
-from training.fit import load_fit_result
+from training.data import Splits
+from training.fit import fit, load_fit_result
 
 REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
@@ -34,6 +35,15 @@ def test_help_lists_the_commands() -> None:
 
     assert result.exit_code == 0
     assert all(re.search(rf"\b{command}\b", result.output) for command in ("fit", "export", "evaluate"))
+
+
+def test_an_unfinished_run_is_not_exported(sample: Splits, tiny_config: FitConfig, tmp_path: Path) -> None:
+    fit(sample, tiny_config, run_folder=tmp_path / "run", device="cpu", stop_after_epoch=1)
+
+    result = CliRunner().invoke(cli, ["export", "--run", str(tmp_path / "run"), "--models", str(tmp_path / "models")])
+
+    assert "1 of 4 epochs" in str(result.exception)
+    assert not (tmp_path / "models").exists()
 
 
 def test_fit_help_lists_every_option_with_its_default() -> None:

@@ -17,7 +17,7 @@ from app.artifact import Artifact, load_artifact
 from app.images import decode
 from app.settings import Settings
 from tests.app.service import parts, running, wait_for
-from training.data import CLASS_NAMES, Splits
+from training.data import CLASS_NAMES, Dataset, Splits
 from training.evaluate import fit_temperature, predict_dataset, to_png
 from training.export import ParityError, evaluate_on_test, export
 from training.fit import FitResult, build_network, predict
@@ -66,10 +66,13 @@ def test_card_has_the_files_digests(exported: Artifact) -> None:
 def test_validation_figures_agree_with_a_recount(exported: Artifact, tiny_result: FitResult, sample: Splits) -> None:
     """Counted again from the network before its export, without decoder, preprocessing or metrics library."""
     labels = sample.validation.labels
-    logits = predict(
-        tiny_result.network, sample.validation, mean=tiny_result.mean, std=tiny_result.std, device="cpu"
-    ).clone()
-    predictions = logits.argmax(1)
+    mirrored = Dataset(sample.validation.images.flip(2), labels)
+    mean, std = tiny_result.mean, tiny_result.std
+    logits, mirrored_logits = (
+        predict(tiny_result.network, pictures, mean=mean, std=std, device="cpu")
+        for pictures in (sample.validation, mirrored)
+    )
+    predictions = (logits + mirrored_logits).argmax(1)
 
     metrics = exported.card.metrics["validation"]
 
@@ -78,7 +81,6 @@ def test_validation_figures_agree_with_a_recount(exported: Artifact, tiny_result
         confusion[label, prediction] += 1
     assert metrics.confusion_matrix == confusion.tolist()
     assert metrics.accuracy == (predictions == labels).sum().item() / 500
-    assert metrics.accuracy == tiny_result.history[-1].validation_accuracy
     assert exported.card.robustness.accuracy["as published"] == metrics.accuracy
     assert exported.card.robustness.num_images == 500
     temperature = exported.card.thresholds.temperature
