@@ -122,7 +122,7 @@ class Training(_CardPart):
     seed: int
     seconds: float
     device: str
-    finished_at: datetime
+    exported_at: datetime
     library_versions: dict[str, str]
     num_parameters: int
     history: list[EpochRecord]

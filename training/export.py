@@ -2,16 +2,19 @@
 
 import base64
 import hashlib
+import io
 import os
 import platform
 import shutil
 import tempfile
 import warnings
+import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
 
+import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
@@ -147,6 +150,7 @@ def export_torchscript(classifier: ExportedClassifier, path: Path) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.script(classifier)
         torch.jit.freeze(scripted, preserved_attrs=["preprocess"]).save(path)
+    _drop_source_locations(path)
 
 
 def export_onnx(classifier: ExportedClassifier, path: Path) -> None:
@@ -165,6 +169,19 @@ def export_onnx(classifier: ExportedClassifier, path: Path) -> None:
             external_data=False,
             verbose=False,
         )
+    model = onnx.load(path)
+    for part in (model.graph, *model.graph.node, *model.graph.value_info):  # stack traces with this machine's paths
+        part.ClearField("metadata_props")
+    onnx.save(model, path)
+
+
+def _drop_source_locations(path: Path) -> None:
+    """Take out of a TorchScript archive what only names this machine's source files; it is not needed for loading."""
+    content = path.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(path, "w") as stripped:
+        for entry in archive.infolist():
+            if not entry.filename.endswith(".debug_pkl"):
+                stripped.writestr(entry, archive.read(entry))
 
 
 def check_parity(classifier: ExportedClassifier, folder: Path, dataset: Dataset) -> None:
@@ -249,7 +266,7 @@ def _draft_card(
             seed=config.seed,
             seconds=sum(record.seconds for record in result.history),
             device=result.device,
-            finished_at=datetime.now(UTC).replace(microsecond=0),
+            exported_at=datetime.now(UTC).replace(microsecond=0),
             library_versions={"python": platform.python_version(), **{lib: library_version(lib) for lib in LIBRARIES}},
             num_parameters=num_parameters(result.network),
             history=result.history,

@@ -6,7 +6,7 @@ PREDICT_RESPONSE: dict[str, Any] = {
     "model": {
         "name": "fashion-mnist",
         "version": 1,
-        "digest": "0ba271924ae5224f2707e265087b1aa224da73d4f4211d719a361bc0c25e2acc",
+        "digest": "88ca3c9d3c04747a8a3c1d3243047e94578600fdc75756a5ab4ca9341c811e3e",
     },
     "predictions": [
         {

@@ -63,6 +63,15 @@ def test_card_has_the_files_digests(exported: Artifact) -> None:
     ]
 
 
+def test_the_exported_files_name_no_path_of_the_machine(exported: Artifact) -> None:
+    repository = str(Path(__file__).parents[2]).encode()
+
+    contents = [path.read_bytes() for path in exported.folder.iterdir()]
+
+    assert len(contents) == 4
+    assert not any(repository in content for content in contents)
+
+
 def test_validation_figures_agree_with_a_recount(exported: Artifact, tiny_result: FitResult, sample: Splits) -> None:
     """Counted again from the network before its export, without decoder, preprocessing or metrics library."""
     labels = sample.validation.labels
