@@ -86,7 +86,7 @@ def fit_command(
         ),
     ] = DEFAULTS.precision,
 ) -> None:
-    """Train the network. Ctrl-C stops after any epoch, --resume goes on."""
+    """Train the network. Ctrl-C stops, --resume goes on after the last finished epoch."""
     config = FitConfig(
         epochs=epochs,
         batch_size=batch_size,
@@ -108,7 +108,7 @@ def fit_command(
     try:
         fit(splits, config, run_folder=run, resume=resume, command=command)
     except KeyboardInterrupt:
-        print(f"\nStopped. {run / CHECKPOINT_NAME} holds the last finished epoch; go on with: {command} --resume")
+        print(f"\nStopped. {run / CHECKPOINT_NAME} holds what the finished epochs gave; go on with: {command} --resume")
         raise typer.Exit(130) from None
     print(f"Done. Next: python -m training export --run {run}")
 

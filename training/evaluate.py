@@ -121,7 +121,7 @@ def wilson_interval(num_correct: int, num_images: int) -> tuple[float, float]:
 def worst_failures(
     dataset: Dataset, logits: Tensor, *, class_names: list[str], temperature: float, num_failures: int
 ) -> list[Failure]:
-    """Misclassified pictures, the most confidently wrong first."""
+    """Misclassified pictures, the highest loss first."""
     losses = F.cross_entropy(logits / temperature, dataset.labels, reduction="none")
     probabilities = torch.softmax(logits / temperature, 1)
     predictions = probabilities.argmax(1)

@@ -46,6 +46,7 @@ class ModelStore:
 
     def load(self) -> None:
         """Load and warm up; `ready` turns true at the end if the default model can be served."""
+        logger.info("loading the models under %s", self._settings.models_dir)
         torch.set_num_threads(self._num_threads)
         for model_folder in sorted(path for path in self._settings.models_dir.glob("[!.]*") if path.is_dir()):
             versions = sorted((p for p in model_folder.iterdir() if p.name.isdecimal()), key=lambda p: -int(p.name))
