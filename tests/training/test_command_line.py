@@ -135,7 +135,9 @@ def test_interrupted_fit_can_be_resumed(tmp_path: Path, sample_folder: Path, sam
     assert "Traceback" not in output
     num_done = len(load_fit_result(tmp_path / "run").history)
     assert 1 <= num_done < 5
-    hint = re.search(r"run/checkpoint\.pt holds what the finished epochs gave; go on with: python -m training (.*)", output)
+    hint = re.search(
+        r"run/checkpoint\.pt holds what the finished epochs gave; go on with: python -m training (.*)", output
+    )
     assert hint
     assert "--resume" in hint[1]
     subprocess.run([*on_sample, *shlex.split(hint[1])], cwd=tmp_path, env=ENVIRONMENT, check=True)
