@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ REPORT_NAME = "report.html"
 # float32 sums in another order (other CPU, other batch size) move probabilities by about 1e-6.
 GOLDEN_TOLERANCE = 1e-3
 
-DrawerGroup = Literal["tops", "bottoms", "dresses", "outerwear", "footwear", "headwear", "bags"]
+DrawerGroup = Literal["tops", "bottoms", "dresses", "outerwear", "footwear", "headwear", "bags", "other"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -53,10 +53,24 @@ class InputRule(_CardPart):
     description: str
 
 
+class PredictionSetRule(_CardPart):
+    """Every class of at least `min_probability`, and the most probable one, are in the set.
+
+    Split conformal prediction with the probability as score: Sadinle, Lei, Wasserman, Least ambiguous set-valued
+    classifiers with bounded error levels (2019).
+    """
+
+    level: Share = Field(description="Share of pictures whose true class is to be in the set.", examples=[0.95])
+    min_probability: Share
+
+
 class Thresholds(_CardPart):
     """Numbers fitted on the validation part that turn logits into answers."""
 
     temperature: float = Field(gt=0, description="Logits are divided by this before softmax (Guo et al., 2017).")
+    prediction_set: PredictionSetRule | None = None
+    review_below: Share | None = Field(None, description="A less probable label is for a person to look at.")
+    garment_score: Share | None = Field(None, description="A picture below this is called no garment.")
 
 
 class DataSource(_CardPart):
@@ -81,6 +95,43 @@ class ClassMetrics(_CardPart):
     f1: Share
 
 
+class GroupedMetrics(_CardPart):
+    """The same figures when pictures of one sender are not independent: 95 % intervals by bootstrap over senders."""
+
+    num_groups: int
+    accuracy_interval: tuple[Share, Share]
+    macro_recall: Share = Field(description="Mean of the classes' recalls: rare classes count as much as common ones.")
+    macro_recall_interval: tuple[Share, Share]
+
+
+class PredictionSetMetrics(_CardPart):
+    """How the prediction sets did."""
+
+    level: Share
+    coverage: Share = Field(description="Share of pictures whose true class is in the set.")
+    coverage_interval: tuple[Share, Share] = Field(description="95 %, bootstrap over senders.")
+    mean_size: float
+    share_of_size_one: Share
+
+
+class SliceMetrics(_CardPart):
+    """Accuracy on some of the pictures."""
+
+    num_images: int
+    accuracy: Share
+    accuracy_interval: tuple[Share, Share] = Field(description="95 %, Wilson score interval.")
+
+
+class RefusalMetrics(_CardPart):
+    """How many pictures of one kind are called no garment."""
+
+    pictures: str = Field(description="What they are.", examples=["nongarment/photo"])
+    is_garment: bool
+    num_images: int
+    refused: Share
+    refused_interval: tuple[Share, Share] = Field(description="95 %, Wilson score interval.")
+
+
 class Metrics(_CardPart):
     """Figures of the exported file on one part of the data, read through the service's decoder."""
 
@@ -93,6 +144,9 @@ class Metrics(_CardPart):
     calibration_error: Share = Field(description="Expected calibration error, 15 bins, with the card's temperature.")
     per_class: list[ClassMetrics]
     confusion_matrix: list[list[int]] = Field(description="Rows are true classes, columns predicted ones.")
+    grouped: GroupedMetrics | None = None
+    prediction_sets: PredictionSetMetrics | None = None
+    slices: dict[str, SliceMetrics] = Field({}, examples=[{"dark garments": {}}])
 
 
 class Robustness(_CardPart):
@@ -100,6 +154,15 @@ class Robustness(_CardPart):
 
     num_images: int
     accuracy: dict[str, Share] = Field(examples=[{"400 px": 0.91}])
+
+
+class Study(_CardPart):
+    """A table that belongs to the report and to no other field."""
+
+    title: str
+    text: str
+    columns: list[str]
+    rows: list[list[str]]
 
 
 class EpochRecord(_CardPart):
@@ -133,6 +196,7 @@ class GoldenPrediction(_CardPart):
 
     image_base64: str
     probabilities: list[Share]
+    garment_score: Share | None = None
 
 
 class Card(_CardPart):
@@ -146,8 +210,10 @@ class Card(_CardPart):
     input: InputRule
     thresholds: Thresholds
     data: DataSource
-    metrics: dict[Literal["validation", "test"], Metrics]
+    metrics: dict[Literal["validation", "test", "cross-validation"], Metrics]
     robustness: Robustness | None
+    refusals: list[RefusalMetrics] = []
+    studies: list[Study] = []
     training: Training
     limits: list[str]
     sha256: dict[Literal["model.pt", "model.onnx"], Sha256]
@@ -166,6 +232,17 @@ class Card(_CardPart):
         return [info.label for info in self.classes]
 
 
+class Scores(NamedTuple):
+    """What the network says about one picture.
+
+    `probabilities` (K,) are calibrated and sum to 1. `garment` in 0..1 is high for pictures of clothes; None if the
+    network has no such output.
+    """
+
+    probabilities: Tensor
+    garment: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """A verified model folder, loaded."""
@@ -181,7 +258,7 @@ class Artifact:
 
     @torch.inference_mode()
     def preprocess(self, pixels: np.ndarray) -> Tensor:
-        """uint8 (H, W, 3) of any size -> float32 (C, S, S), what `probabilities` takes a batch of."""
+        """uint8 (H, W, 3) of any size -> float32 (C, S, S), what `scores` takes a batch of."""
         image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())  # (3, H, W)
         preprocessed: Tensor = self.module.preprocess(image)
         return preprocessed
@@ -189,12 +266,21 @@ class Artifact:
     @torch.inference_mode()
     def logits(self, batch: Tensor) -> Tensor:
         """float32 (N, C, S, S) -> (N, K)."""
-        logits: Tensor = self.module(batch)
-        return logits
+        return self._outputs(batch)[0]
 
-    def probabilities(self, batch: Tensor) -> Tensor:
-        """float32 (N, C, S, S) -> calibrated probabilities (N, K); each row sums to 1."""
-        return torch.softmax(self.logits(batch) / self.card.thresholds.temperature, dim=1)
+    @torch.inference_mode()
+    def scores(self, batch: Tensor) -> list[Scores]:
+        """float32 (N, C, S, S) -> what the network says about each of the N pictures, in one forward pass."""
+        logits, garment_logits = self._outputs(batch)
+        probabilities = torch.softmax(logits / self.card.thresholds.temperature, dim=1)  # (N, K)
+        if garment_logits is None:
+            return [Scores(row, None) for row in probabilities]
+        garment = torch.sigmoid(garment_logits).tolist()
+        return [Scores(row, score) for row, score in zip(probabilities, garment, strict=True)]
+
+    def _outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        outputs = self.module(batch)
+        return outputs if isinstance(outputs, tuple) else (outputs, None)
 
 
 def read_card(folder: Path) -> Card:
@@ -263,10 +349,17 @@ def load_torchscript(path: Path) -> torch.jit.ScriptModule:
 def _check_golden(artifact: Artifact) -> None:
     for index, golden in enumerate(artifact.card.golden):
         pixels = decode(base64.b64decode(golden.image_base64)).pixels
-        probabilities = artifact.probabilities(artifact.preprocess(pixels)[None])[0]
-        difference = (probabilities - torch.tensor(golden.probabilities)).abs().max().item()
-        if not difference <= GOLDEN_TOLERANCE:  # also refuses NaN
+        found = artifact.scores(artifact.preprocess(pixels)[None])[0]
+        differences = [(found.probabilities - torch.tensor(golden.probabilities)).abs().max().item()]
+        if (found.garment is None) != (golden.garment_score is None):
             raise ArtifactError(
-                artifact.folder,
-                f"golden prediction {index} differs by {difference:.4f}, more than {GOLDEN_TOLERANCE}.",
+                artifact.folder, f"golden prediction {index} and the network disagree on a garment score."
             )
+        if found.garment is not None and golden.garment_score is not None:
+            differences.append(abs(found.garment - golden.garment_score))
+        for difference in differences:
+            if not difference <= GOLDEN_TOLERANCE:  # also refuses NaN
+                raise ArtifactError(
+                    artifact.folder,
+                    f"golden prediction {index} differs by {difference:.4f}, more than {GOLDEN_TOLERANCE}.",
+                )

@@ -1,4 +1,4 @@
-"""Wiring: settings -> metrics, model store, routes."""
+"""Wiring: settings -> metrics, model store, predictor, routes."""
 
 import asyncio
 import logging
@@ -10,7 +10,9 @@ from fastapi import FastAPI
 from app import __version__
 from app.api import models, operations, predict, problems
 from app.api.middleware import ObserveRequests
+from app.inference.predictor import Predictor
 from app.inference.store import ModelStore
+from app.inference.threads import available_cpus
 from app.metrics import Metrics
 from app.settings import Settings
 
@@ -24,11 +26,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-        store = app.state.store = ModelStore(settings, metrics)
+        num_threads = settings.num_threads or available_cpus()
+        store = app.state.store = ModelStore(settings, metrics, num_threads=num_threads)
+        predictor = app.state.predictor = Predictor(settings, metrics, num_threads=num_threads)
         # In the background: until it is done the service is alive, says 503 and why.
         loading = asyncio.create_task(_load(store))
         yield
         await loading
+        await asyncio.to_thread(predictor.close)  # first: it hands images to the models
         await asyncio.to_thread(store.close)
 
     app = FastAPI(

@@ -28,7 +28,8 @@ class Metrics:
         )
         self.images = Counter(
             "wardrobe_images",
-            "Images by model, label and outcome; the label is empty where the outcome is an error.",
+            "Images by model, label and outcome: sorted, review, not_a_garment, refused (the file cannot be read) or "
+            "failed (our fault). Model and label are empty where there is none.",
             ["model", "label", "outcome"],
             registry=self.registry,
         )

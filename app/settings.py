@@ -21,7 +21,11 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     models_dir: Path = Field(Path("models"), description="Folder with `<name>/<version>/` inside.")
-    default_model: str = Field("fashion-mnist", description="The model that `model=auto` means.")
+    default_model: str = Field("wardrobe", description="The model that `model=auto` takes; ready means it is served.")
+    thumbnail_model: str = Field(
+        "fashion-mnist",
+        description="The model that `model=auto` takes, where it is there, for grey pictures of at most 64x64 pixels.",
+    )
     max_upload_bytes: int = Field(32 * 2**20, ge=1, description="Largest request body, in bytes.")
     max_image_pixels: int = Field(
         DEFAULT_MAX_IMAGE_PIXELS,

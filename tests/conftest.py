@@ -1,5 +1,6 @@
-"""What every test may use: the shipped models and ten pictures of the published test part."""
+"""What every test may use: the shipped models, a made-up one, and ten pictures of the published test part."""
 
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 
@@ -7,8 +8,17 @@ import pytest
 
 from app.artifact import Artifact, load_artifact
 from tests.process import REPOSITORY, serving
+from tests.tiny_wardrobe import write_tiny_wardrobe
 
 PICTURES_FOLDER = Path(__file__).parent / "data"
+
+
+# REMOVE THIS FIXTURE WHEN models/wardrobe/1 IS THERE: until then models/ lacks the default model.
+@pytest.fixture(scope="session", autouse=True)
+def _fashion_mnist_is_the_default_model() -> Generator[None, None, None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("WARDROBE_DEFAULT_MODEL", "fashion-mnist")
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +28,7 @@ def models_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def artifact(models_dir: Path) -> Artifact:
-    """The newest shipped version of the default model."""
+    """The newest shipped version of fashion-mnist."""
     versions = (models_dir / "fashion-mnist").iterdir()
     return load_artifact(max(versions, key=lambda folder: int(folder.name)))
 
@@ -30,6 +40,15 @@ def pictures(artifact: Artifact) -> dict[str, bytes]:
         label: (PICTURES_FOLDER / f"{label.lower().replace('/', '-').replace(' ', '-')}.png").read_bytes()
         for label in artifact.card.class_names
     }
+
+
+@pytest.fixture(scope="session")
+def two_models_dir(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped fashion-mnist and a made-up `wardrobe` that tells colours apart. Look, do not write."""
+    models_dir = tmp_path_factory.mktemp("two-models")
+    shutil.copytree(artifact.folder, models_dir / "fashion-mnist" / str(artifact.card.version))
+    write_tiny_wardrobe(models_dir, template=artifact.card)
+    return models_dir
 
 
 @pytest.fixture(scope="session")

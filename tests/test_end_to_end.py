@@ -20,6 +20,7 @@ from training.data import DatasetError, load_fashion_mnist
 from training.evaluate import FORMS, to_png
 
 IMAGES_PER_REQUEST = 100
+FASHION_MNIST = "/predict?model=fashion-mnist"  # for pictures that are not thumbnails any more
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def client(service_url: str) -> Generator[httpx.Client, None, None]:
 def test_every_form_of_a_picture_gets_its_label(client: httpx.Client, pictures: dict[str, bytes], form: str) -> None:
     files = [FORMS[form](Image.open(io.BytesIO(content))) for content in pictures.values()]
 
-    response = client.post("/predict", files=[("file", ("garment", content)) for content in files])
+    response = client.post(FASHION_MNIST, files=[("file", ("garment", content)) for content in files])
 
     assert [prediction["label"] for prediction in response.json()["predictions"]] == list(pictures)
 
@@ -56,7 +57,7 @@ def test_sigterm_answers_what_runs_and_exits_cleanly(pictures: dict[str, bytes],
     big_files = [_jpeg_of(content, size_pixels=2_500) for content in pictures.values()]
     files = [("file", ("garment.jpg", content)) for content in big_files * 10]
     with serving(log, NUM_THREADS="1") as (process, client), ThreadPoolExecutor() as pool:
-        answer = pool.submit(httpx.post, f"{client.base_url}/predict", files=files, timeout=60)
+        answer = pool.submit(httpx.post, f"{client.base_url}{FASHION_MNIST}", files=files, timeout=60)
         while "wardrobe_queue_images 100.0" not in client.get("/metrics").text:
             assert not answer.done(), "answered before the signal could be sent"
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.inference.predictor import Predictor
 from app.inference.store import ModelStore
 from app.metrics import Metrics
 from app.settings import Settings
@@ -19,6 +20,11 @@ def get_store(request: Request) -> ModelStore:
     return store
 
 
+def get_predictor(request: Request) -> Predictor:
+    predictor: Predictor = request.app.state.predictor
+    return predictor
+
+
 def get_metrics(request: Request) -> Metrics:
     metrics: Metrics = request.app.state.metrics
     return metrics
@@ -26,4 +32,5 @@ def get_metrics(request: Request) -> Metrics:
 
 SettingsDependency = Annotated[Settings, Depends(get_settings)]
 StoreDependency = Annotated[ModelStore, Depends(get_store)]
+PredictorDependency = Annotated[Predictor, Depends(get_predictor)]
 MetricsDependency = Annotated[Metrics, Depends(get_metrics)]

@@ -3,17 +3,21 @@
 from typing import Any
 
 PREDICT_RESPONSE: dict[str, Any] = {
-    "model": {
-        "name": "fashion-mnist",
-        "version": 1,
-        "digest": "88ca3c9d3c04747a8a3c1d3243047e94578600fdc75756a5ab4ca9341c811e3e",
-    },
     "predictions": [
         {
             "filename": "bag.png",
+            "model": {
+                "name": "fashion-mnist",
+                "version": 1,
+                "digest": "88ca3c9d3c04747a8a3c1d3243047e94578600fdc75756a5ab4ca9341c811e3e",
+            },
             "label": "Bag",
             "group": "bags",
             "probability": 0.9899080991744995,
+            "decision": "sorted",
+            "reason": "Most probably Bag, with a probability of 99.0%.",
+            "prediction_set": None,
+            "garment_score": None,
             "top_k": [{"label": "Bag", "group": "bags", "probability": 0.9899080991744995}],
             "image": {"format": "PNG", "width": 28, "height": 28, "notes": []},
         },
@@ -25,7 +29,7 @@ PREDICT_RESPONSE: dict[str, Any] = {
                 "status": 415,
                 "detail": "The file is not an image of an accepted format. "
                 "Send one of JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, HEIF.",
-                "instance": "urn:wardrobe:request:71e966b3901e412a8900c1e2fb426c68",
+                "instance": "urn:wardrobe:request:ce0de6746dce4e6cac1ca95f8f7b7a31",
                 "accepted": ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"],
             },
         },

@@ -39,6 +39,7 @@ def list_models(settings: SettingsDependency, store: StoreDependency) -> ModelsR
         )
     return ModelsResponse(
         default_model=settings.default_model,
+        thumbnail_model=store.thumbnail_model,
         models=summaries,
         refused=[RefusedModel(folder=refusal.folder, reason=refusal.reason) for refusal in store.refusals],
     )
@@ -49,6 +50,7 @@ def list_models(settings: SettingsDependency, store: StoreDependency) -> ModelsR
     operation_id="get_model",
     summary="The card of the served version",
     response_model_exclude={"golden"},
+    response_model_exclude_unset=True,  # what the file says, and no defaults for what it leaves out
     responses=problems.responses(404, 503),
 )
 def get_model(name: NameParameter, store: StoreDependency) -> Card:
@@ -60,6 +62,7 @@ def get_model(name: NameParameter, store: StoreDependency) -> Card:
     operation_id="get_model_version",
     summary="The card of one version",
     response_model_exclude={"golden"},
+    response_model_exclude_unset=True,  # what the file says, and no defaults for what it leaves out
     responses=problems.responses(404, 503),
 )
 def get_model_version(name: NameParameter, version: VersionParameter, store: StoreDependency) -> Card:

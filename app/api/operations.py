@@ -6,7 +6,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from app.api import problems
 from app.api.dependencies import MetricsDependency, StoreDependency
 from app.api.schemas import HealthResponse
-from app.inference.store import AUTO
 
 router = APIRouter(tags=["operations"])
 
@@ -19,11 +18,11 @@ async def live() -> HealthResponse:
 @router.get(
     "/health/ready",
     operation_id="health_ready",
-    summary="The model is loaded and warm",
+    summary="The default model is loaded and warm",
     responses=problems.responses(503),
 )
 async def ready(store: StoreDependency) -> HealthResponse:
-    store.predictor(AUTO)  # raises the 503 that says why not
+    store.require_ready()  # raises the 503 that says why not
     return HealthResponse()
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.api import problems
 from app.api.body import FILE_FIELD, Upload, read_uploads
-from app.api.dependencies import SettingsDependency, StoreDependency
+from app.api.dependencies import PredictorDependency, SettingsDependency, StoreDependency
 from app.api.schemas import (
     CandidatePublic,
     FailedImagePublic,
@@ -50,23 +50,25 @@ async def predict(
     request: Request,
     settings: SettingsDependency,
     store: StoreDependency,
-    model: Annotated[str, Query(description="Name of a model; `auto` chooses.", max_length=64)] = AUTO,
+    predictor: PredictorDependency,
+    model: Annotated[str, Query(description="Name of a model; `auto` chooses for each image.", max_length=64)] = AUTO,
     top_k: Annotated[int, Query(description="How many classes to name for each image.", ge=1, le=100)] = 3,
 ) -> PredictResponse | Response:
     """Send one or many multipart parts named `file`, or the bytes of one image as the body.
 
     Answers come in the order sent. An image that cannot be read has an error in its place and does not affect the
     others; if none could be read, the answer has the first one's status.
+
+    Each image's `decision` says what to do with it: `sorted`; `review`, a person should look; or `not_a_garment`. The
+    label is the best guess in any case.
     """
-    predictor = store.predictor(model)
+    choose = store.chooser(model)
     uploads = await read_uploads(request, settings)
-    outcomes = await predictor.predict([upload.content for upload in uploads], top_k=top_k)
+    outcomes = await predictor.predict([upload.content for upload in uploads], choose=choose, top_k=top_k)
     failures = [outcome for outcome in outcomes if isinstance(outcome, WardrobeError)]
     if len(failures) == len(outcomes):
         return _all_failed(request, uploads, failures)
-    card = predictor.artifact.card
     return PredictResponse(
-        model=ModelReference(name=card.name, version=card.version, digest=predictor.artifact.digest),
         predictions=[_public(request, u, outcome) for u, outcome in zip(uploads, outcomes, strict=True)],
     )
 
@@ -93,12 +95,18 @@ def _public(
     candidates = [
         CandidatePublic(label=c.info.label, group=c.info.group, probability=c.probability) for c in outcome.candidates
     ]
-    image = outcome.image
+    card, image, verdict = outcome.artifact.card, outcome.image, outcome.verdict
+    prediction_set = verdict.prediction_set
     return PredictionPublic(
         filename=upload.filename,
+        model=ModelReference(name=card.name, version=card.version, digest=outcome.artifact.digest),
         label=candidates[0].label,
         group=candidates[0].group,
         probability=candidates[0].probability,
+        decision=verdict.decision,
+        reason=verdict.reason,
+        prediction_set=None if prediction_set is None else [info.label for info in prediction_set],
+        garment_score=outcome.garment_score,
         top_k=candidates,
         image=ImagePublic(format=image.format, width=image.width, height=image.height, notes=list(image.notes)),
     )

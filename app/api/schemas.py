@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.examples import PREDICT_RESPONSE
 from app.artifact import DrawerGroup, Share
+from app.inference.decision import Decision
 
 
 class _Schema(BaseModel):
@@ -39,9 +40,26 @@ class PredictionPublic(_Schema):
     """One classified image."""
 
     filename: str | None = Field(description="As sent; null for a raw body.", examples=["boot.jpg"])
-    label: str = Field(examples=["Ankle boot"])
+    model: ModelReference
+    label: str = Field(description="The most probable class, whatever the decision.", examples=["Ankle boot"])
     group: DrawerGroup = Field(examples=["footwear"])
     probability: Share = Field(description="Of the label, calibrated on held-out pictures.", examples=[0.93])
+    decision: Decision = Field(
+        description="`sorted`; `review`: a person should look; `not_a_garment`: the model sees no clothes.",
+        examples=["sorted"],
+    )
+    reason: str = Field(
+        description="Of the decision, for a person.",
+        examples=["Most probably Ankle boot, with a probability of 93.0%."],
+    )
+    prediction_set: list[str] | None = Field(
+        description="The classes that cannot be ruled out at the level in the model's card, most probable first; null "
+        "if the model has none.",
+        examples=[["Ankle boot"]],
+    )
+    garment_score: Share | None = Field(
+        description="High for pictures of clothes; null if the model cannot tell.", examples=[0.98]
+    )
     top_k: list[CandidatePublic] = Field(description="The most probable classes, best first.")
     image: ImagePublic
 
@@ -70,7 +88,6 @@ class PredictResponse(_Schema):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [PREDICT_RESPONSE]})
 
-    model: ModelReference
     predictions: list[PredictionPublic | FailedImagePublic]
 
 
@@ -89,7 +106,11 @@ class RefusedModel(_Schema):
 
 
 class ModelsResponse(_Schema):
-    default_model: str = Field(description="What `model=auto` means.")
+    default_model: str = Field(description="What `model=auto` takes for photos.", examples=["wardrobe"])
+    thumbnail_model: str | None = Field(
+        description="What `model=auto` takes for small grey pictures; null: the default model too.",
+        examples=["fashion-mnist"],
+    )
     models: list[ModelSummary]
     refused: list[RefusedModel] = Field(description="Folders that are not served, and why.")
 

@@ -1,1 +1,1 @@
-"""From the bytes of images to labels: decode, batch, run. Knows no HTTP."""
+"""From the bytes of images to decisions: decode, choose the model, batch, run, decide. Knows no HTTP."""

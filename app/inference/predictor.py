@@ -1,25 +1,37 @@
-"""One image's way: bytes -> decode -> preprocess -> batch -> probabilities -> prediction."""
+"""One image's way: bytes -> decode -> choose model -> preprocess -> batch -> scores -> decision."""
 
 import asyncio
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import Tensor
 
-from app.artifact import Artifact, ClassInfo
+from app.artifact import Artifact, ClassInfo, Scores
 from app.errors import BusyError, ImageError, WardrobeError
 from app.images import DecodedImage, decode
 from app.inference.batcher import Batcher
+from app.inference.decision import Verdict, decide, ranking
 from app.metrics import Metrics
+from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 NO_PIXELS = np.empty((0, 0, 3), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A loaded model and the thread that runs its network."""
+
+    artifact: Artifact
+    batcher: Batcher[Scores]
+
+
+ModelChooser = Callable[[DecodedImage], ServedModel]
 
 
 class InferenceError(WardrobeError):
@@ -38,35 +50,38 @@ class Candidate:
 class Prediction:
     """One classified image, without its pixels; `candidates` are sorted, most probable first."""
 
+    artifact: Artifact
     image: DecodedImage
     candidates: Sequence[Candidate]
+    verdict: Verdict
+    garment_score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Submitted:
+    """An image that waits for its network."""
+
+    artifact: Artifact
+    image: DecodedImage
+    scores: "Future[Scores]"
 
 
 class Predictor:
-    """Answers many images at a time with one model, within a bounded queue."""
+    """Answers many images at a time with the models chosen for them, within one bounded queue."""
 
-    def __init__(
-        self,
-        artifact: Artifact,
-        *,
-        workers: ThreadPoolExecutor,
-        metrics: Metrics,
-        max_batch_size: int,
-        max_queue_images: int,
-        max_image_pixels: int,
-        timeout_seconds: float,
-    ) -> None:
-        self.artifact = artifact
-        self._workers = workers
+    def __init__(self, settings: Settings, metrics: Metrics, *, num_threads: int) -> None:
+        """`num_threads` decode and preprocess."""
+        self._max_queue_images = settings.max_queue_images
+        self._max_image_pixels = settings.max_image_pixels
+        self._timeout_seconds = settings.predict_timeout_seconds
         self._metrics = metrics
-        self._max_queue_images = max_queue_images
-        self._max_image_pixels = max_image_pixels
-        self._timeout_seconds = timeout_seconds
+        self._workers = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
         self._num_pending = 0  # touched on the event loop only
         self._seconds_per_image = 0.01  # moving average; the first value is a guess
-        self._batcher = Batcher(artifact.probabilities, max_batch_size=max_batch_size, metrics=metrics)
 
-    async def predict(self, contents: Sequence[bytes], *, top_k: int) -> list[Prediction | WardrobeError]:
+    async def predict(
+        self, contents: Sequence[bytes], *, choose: ModelChooser, top_k: int
+    ) -> list[Prediction | WardrobeError]:
         """Classify image files, in order. What is wrong with one image stands in its place.
 
         Raises:
@@ -82,7 +97,7 @@ class Predictor:
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                outcomes = await asyncio.gather(*(self._predict_one(content, top_k) for content in contents))
+                outcomes = await asyncio.gather(*(self._predict_one(content, choose, top_k) for content in contents))
         except TimeoutError as error:
             raise BusyError(
                 f"The answer was not ready within {self._timeout_seconds:g} s.", self._seconds_to_drain()
@@ -96,46 +111,49 @@ class Predictor:
         return outcomes
 
     def close(self) -> None:
-        self._batcher.close()
+        """Hand what was accepted to the models, then end the threads."""
+        self._workers.shutdown()
 
     def _seconds_to_drain(self) -> int:
         return max(1, math.ceil(self._num_pending * self._seconds_per_image))
 
-    async def _predict_one(self, content: bytes, top_k: int) -> Prediction | WardrobeError:
-        name = self.artifact.card.name
-        submitted = time.perf_counter()
+    async def _predict_one(self, content: bytes, choose: ModelChooser, top_k: int) -> Prediction | WardrobeError:
+        model_name = ""  # until one is chosen
+        started = time.perf_counter()
         try:
             loop = asyncio.get_running_loop()
-            image, row = await loop.run_in_executor(self._workers, self._prepare, content, submitted)
-            probabilities = await asyncio.wrap_future(row)
+            submitted = await loop.run_in_executor(self._workers, self._submit, content, choose, started)
+            model_name = submitted.artifact.card.name
+            scores = await asyncio.wrap_future(submitted.scores)
         except ImageError as error:
-            self._metrics.images.labels(name, "", "refused").inc()
+            self._metrics.images.labels(model_name, "", "refused").inc()
             return error
         except Exception as error:
             logger.exception("inference failed")
-            self._metrics.images.labels(name, "", "failed").inc()
+            self._metrics.images.labels(model_name, "", "failed").inc()
             failure = InferenceError("The model failed on this image. The failure was logged.")
             failure.__cause__ = error
             return failure
-        best = probabilities.topk(min(top_k, len(probabilities)))
-        classes = self.artifact.card.classes
+        card = submitted.artifact.card
         candidates = [
-            Candidate(classes[index], probability)
-            for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            Candidate(card.classes[index], scores.probabilities[index].item())
+            for index in ranking(scores.probabilities)[:top_k]
         ]
-        self._metrics.images.labels(name, candidates[0].info.label, "sorted").inc()
-        return Prediction(image, candidates)
+        verdict = decide(scores, card)
+        self._metrics.images.labels(model_name, candidates[0].info.label, verdict.decision).inc()
+        return Prediction(submitted.artifact, submitted.image, candidates, verdict, scores.garment)
 
-    def _prepare(self, content: bytes, submitted: float) -> tuple[DecodedImage, "Future[Tensor]"]:
-        """On a worker thread: decode, preprocess and hand to the batcher, without another hop."""
+    def _submit(self, content: bytes, choose: ModelChooser, submitted: float) -> _Submitted:
+        """On a worker thread: decode, choose the model, preprocess and hand to its batcher, without another hop."""
         stage_seconds = self._metrics.stage_seconds
         started = time.perf_counter()
         image = decode(content, max_pixels=self._max_image_pixels)
+        model = choose(image)
         decoded = time.perf_counter()
-        tensor = self.artifact.preprocess(image.pixels)
+        tensor = model.artifact.preprocess(image.pixels)
         preprocessed = time.perf_counter()
         stage_seconds.labels("wait").observe(started - submitted)
         stage_seconds.labels("decode").observe(decoded - started)
         stage_seconds.labels("preprocess").observe(preprocessed - decoded)
         # The pixels have done their work: a request of 128 images would keep gigabytes until its last one is done.
-        return replace(image, pixels=NO_PIXELS), self._batcher.submit(tensor)
+        return _Submitted(model.artifact, replace(image, pixels=NO_PIXELS), model.batcher.submit(tensor))

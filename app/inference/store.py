@@ -1,7 +1,6 @@
-"""The models under the model folder: which there are, which is served, and why the others are not."""
+"""The models under the model folder: which there are, which are served, and why the others are not."""
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +9,10 @@ import torch
 
 from app.artifact import Artifact, Card, load_artifact, read_card, verify_digests
 from app.errors import ArtifactError, ModelNotFoundError, NotReadyError
-from app.inference.predictor import Predictor
-from app.inference.threads import available_cpus
+from app.images import DecodedImage
+from app.inference.batcher import Batcher
+from app.inference.predictor import ModelChooser, ServedModel
+from app.inference.routing import choose_model
 from app.metrics import Metrics
 from app.settings import Settings
 
@@ -33,12 +34,11 @@ class Refusal:
 class ModelStore:
     """Every model of the folder: the newest good version of each is loaded and warm, the rest are cards."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, *, num_threads: int) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._num_threads = settings.num_threads or available_cpus()
-        self._workers = ThreadPoolExecutor(self._num_threads, thread_name_prefix="decode")
-        self._predictors: dict[str, Predictor] = {}
+        self._num_threads = num_threads
+        self._served: dict[str, ServedModel] = {}
         self._cards: dict[str, dict[int, tuple[Path, Card]]] = {}
         self.refusals: list[Refusal] = []
         self.ready = False
@@ -53,16 +53,15 @@ class ModelStore:
             for folder in versions:
                 self._take(folder)
         self._loaded = True
-        self.ready = self._settings.default_model in self._predictors
+        self.ready = self._settings.default_model in self._served
         if not self.ready:
             logger.error("not ready: %s", self._why_not_ready())
 
     def close(self) -> None:
-        """Finish what was accepted and end every thread."""
+        """Finish what was submitted and end the thread of every model."""
         self.ready = False
-        self._workers.shutdown()
-        for predictor in self._predictors.values():
-            predictor.close()
+        for model in self._served.values():
+            model.batcher.close()
 
     @property
     def names(self) -> list[str]:
@@ -75,23 +74,39 @@ class ModelStore:
             raise NotReadyError(self._why_not_ready(), RETRY_LOADING_SECONDS)
         return sorted(self._cards)
 
-    def predictor(self, name: str) -> Predictor:
-        """The loaded model called `name`, or the default one for `auto`.
+    @property
+    def thumbnail_model(self) -> str | None:
+        """The model that `auto` takes for small grey pictures, if it is served."""
+        name = self._settings.thumbnail_model
+        return name if name in self._served else None
+
+    def chooser(self, name: str) -> ModelChooser:
+        """How to choose the model for a picture: always the one called `name`, or for `auto` by the picture.
 
         Raises:
-            NotReadyError: still loading, or there is nothing to serve.
+            NotReadyError: still loading, or the default model cannot be served.
             ModelNotFoundError: no model of that name is served.
+        """
+        self.require_ready()
+        if name == AUTO:
+            return self._choose
+        model = self._served.get(name)
+        if model is None:
+            raise ModelNotFoundError(name, None, sorted(self._served))
+        return lambda image: model
+
+    def require_ready(self) -> None:
+        """Do nothing if the default model is served.
+
+        Raises:
+            NotReadyError: it is not, and why.
         """
         if not self.ready:
             raise NotReadyError(self._why_not_ready(), RETRY_LOADING_SECONDS)
-        name = self._settings.default_model if name == AUTO else name
-        if name not in self._predictors:
-            raise ModelNotFoundError(name, None, sorted(self._predictors))
-        return self._predictors[name]
 
     def served_version(self, name: str) -> int | None:
-        predictor = self._predictors.get(name)
-        return predictor.artifact.card.version if predictor else None
+        model = self._served.get(name)
+        return model.artifact.card.version if model else None
 
     def versions(self, name: str) -> list[int]:
         return sorted(self._cards.get(name, {}))
@@ -109,17 +124,24 @@ class ModelStore:
             raise ModelNotFoundError(name, version, [f"{n}/{v}" for n in names for v in self.versions(n)])
         return found
 
+    def _choose(self, image: DecodedImage) -> ServedModel:
+        name = choose_model(image, default_model=self._settings.default_model, thumbnail_model=self.thumbnail_model)
+        return self._served[name]
+
     def _take(self, folder: Path) -> None:
         name = folder.parent.name
         try:
-            if name in self._predictors:  # a newer version is served already
+            if name in self._served:  # a newer version is served already
                 card = read_card(folder)
                 verify_digests(folder, card)
             else:
                 artifact = load_artifact(folder)
                 card = artifact.card
                 _warm_up(artifact, self._settings.max_batch_size)
-                self._predictors[name] = self._build_predictor(artifact)
+                self._served[name] = ServedModel(
+                    artifact,
+                    Batcher(artifact.scores, max_batch_size=self._settings.max_batch_size, metrics=self._metrics),
+                )
                 logger.info("serving %s version %d, SHA-256 %s", name, card.version, artifact.digest)
         except Exception as error:  # whatever is wrong with one folder, the others are served
             if not isinstance(error, ArtifactError):
@@ -129,17 +151,6 @@ class ModelStore:
             logger.error("%s", error)
             return
         self._cards.setdefault(name, {})[card.version] = (folder, card)
-
-    def _build_predictor(self, artifact: Artifact) -> Predictor:
-        return Predictor(
-            artifact,
-            workers=self._workers,
-            metrics=self._metrics,
-            max_batch_size=self._settings.max_batch_size,
-            max_queue_images=self._settings.max_queue_images,
-            max_image_pixels=self._settings.max_image_pixels,
-            timeout_seconds=self._settings.predict_timeout_seconds,
-        )
 
     def _why_not_ready(self) -> str:
         if not self._loaded:
@@ -158,4 +169,4 @@ def _warm_up(artifact: Artifact, max_batch_size: int) -> None:
     for batch_size in sorted({1, 2, max_batch_size}):
         batch = torch.zeros(batch_size, rule.channels, rule.size_pixels, rule.size_pixels)
         for _ in range(NUM_WARM_UP_PASSES):
-            artifact.probabilities(batch)
+            artifact.scores(batch)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from torch import Tensor
 
-from app.artifact import Artifact
+from app.artifact import Artifact, Scores
 from app.settings import Settings
 from tests.app.service import running, wait_for
 
@@ -41,11 +41,11 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """While cleared, every forward pass of a model loaded after this waits."""
     opened = threading.Event()
     opened.set()
-    probabilities = Artifact.probabilities
+    scores = Artifact.scores
 
-    def wait_and_run(self: Artifact, batch: Tensor) -> Tensor:
+    def wait_and_run(self: Artifact, batch: Tensor) -> list[Scores]:
         opened.wait(timeout=20)
-        return probabilities(self, batch)
+        return scores(self, batch)
 
-    monkeypatch.setattr(Artifact, "probabilities", wait_and_run)
+    monkeypatch.setattr(Artifact, "scores", wait_and_run)
     return opened

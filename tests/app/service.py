@@ -11,7 +11,7 @@ import httpx
 from app.main import create_app
 from app.settings import Settings
 
-START_TIMEOUT_SECONDS = 10.0
+START_TIMEOUT_SECONDS = 60.0
 
 
 @asynccontextmanager

@@ -366,7 +366,7 @@ def test_a_big_jpeg_is_classified_as_if_decoded_in_full(artifact: Artifact, pict
         jpeg = save(enlarged, "JPEG", quality=90)
 
         in_full, smaller = (
-            artifact.probabilities(artifact.preprocess(pixels)[None])[0]
+            artifact.scores(artifact.preprocess(pixels)[None])[0].probabilities
             for pixels in (np.array(Image.open(io.BytesIO(jpeg)).convert("RGB")), decode(jpeg).pixels)
         )
 

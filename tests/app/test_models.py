@@ -11,10 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
+from torch import Tensor
 
-from app.artifact import Artifact
+from app.artifact import Artifact, load_artifact
+from app.errors import ArtifactError
 from app.settings import Settings
 from tests.app.service import problem_of, running, wait_for
+from tests.tiny_wardrobe import ColourReader, write_tiny_wardrobe
 
 
 def install(artifact: Artifact, models_dir: Path, version: int = 1) -> Path:
@@ -23,6 +26,11 @@ def install(artifact: Artifact, models_dir: Path, version: int = 1) -> Path:
     shutil.copytree(artifact.folder, folder)
     edit_card(folder, lambda card: card.update(version=version))
     return folder
+
+
+def serving_from(models_dir: Path, settings: Settings) -> Settings:
+    """Settings for a folder with fashion-mnist alone."""
+    return settings.model_copy(update={"models_dir": models_dir, "default_model": "fashion-mnist"})
 
 
 def edit_card(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
@@ -34,10 +42,10 @@ def edit_card(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 # A good folder
 
 
-async def test_the_list_of_models(client: httpx.AsyncClient, artifact: Artifact) -> None:
+async def test_the_list_of_models(client: httpx.AsyncClient, settings: Settings, artifact: Artifact) -> None:
     body = (await client.get("/models")).json()
 
-    assert body["default_model"] == "fashion-mnist"
+    assert (body["default_model"], body["thumbnail_model"]) == (settings.default_model, "fashion-mnist")
     assert body["refused"] == []
     (summary,) = [model for model in body["models"] if model["name"] == "fashion-mnist"]
     assert summary["served_version"] == artifact.card.version
@@ -62,10 +70,10 @@ async def test_a_card_is_the_file_without_its_golden_pictures(
 @pytest.mark.parametrize(
     "path",
     [
-        "/models/wardrobe",
-        "/models/wardrobe/versions/1",
+        "/models/curtains",
+        "/models/curtains/versions/1",
         "/models/fashion-mnist/versions/999",
-        "/models/wardrobe/report",
+        "/models/curtains/report",
         "/models/..",
         "/models/%2e%2e/report",
     ],
@@ -95,7 +103,7 @@ async def test_the_report_may_load_and_run_nothing(client: httpx.AsyncClient, ar
 async def test_a_model_without_a_report(settings: Settings, artifact: Artifact, tmp_path: Path) -> None:
     (install(artifact, tmp_path) / "report.html").unlink()
 
-    async with running(settings.model_copy(update={"models_dir": tmp_path})) as client:
+    async with running(serving_from(tmp_path, settings)) as client:
         await wait_for(client, "/health/ready")
         response = await client.get("/models/fashion-mnist/report")
 
@@ -112,7 +120,7 @@ async def test_the_newest_good_version_is_served(
     (tmp_path / "fashion-mnist" / ".2.partial").mkdir()  # what an export in progress looks like
     (tmp_path / "README.md").write_text("not a model")
 
-    async with running(settings.model_copy(update={"models_dir": tmp_path})) as client:
+    async with running(serving_from(tmp_path, settings)) as client:
         await wait_for(client, "/health/ready")
         models = (await client.get("/models")).json()
         prediction = (await client.post("/predict", content=pictures["Bag"])).json()
@@ -120,7 +128,12 @@ async def test_the_newest_good_version_is_served(
         old_card = (await client.get("/models/fashion-mnist/versions/1")).json()
 
     assert models["models"][0]["versions"] == [1, 2]
-    assert models["models"][0]["served_version"] == prediction["model"]["version"] == card["version"] == 2
+    assert (
+        models["models"][0]["served_version"]
+        == prediction["predictions"][0]["model"]["version"]
+        == card["version"]
+        == 2
+    )
     assert old_card["version"] == 1
     assert [refused["folder"] for refused in models["refused"]] == ["fashion-mnist/10"]
 
@@ -131,7 +144,7 @@ async def test_the_newest_good_version_is_served(
 async def test_an_older_version_is_checked_too(settings: Settings, artifact: Artifact, tmp_path: Path) -> None:
     install(artifact, tmp_path, version=2)
     _flip(install(artifact, tmp_path, version=1) / "model.pt")
-    async with running(settings.model_copy(update={"models_dir": tmp_path})) as client:
+    async with running(serving_from(tmp_path, settings)) as client:
         await wait_for(client, "/health/ready")
         models = (await client.get("/models")).json()
 
@@ -148,7 +161,7 @@ async def test_while_loading_it_is_alive_and_says_503(
     (folder / "card.json").unlink()
     os.mkfifo(folder / "card.json")
 
-    async with running(settings.model_copy(update={"models_dir": tmp_path})) as client:
+    async with running(serving_from(tmp_path, settings)) as client:
         alive = await client.get("/health/live")
         refused = [
             await client.get("/health/ready"),
@@ -289,7 +302,7 @@ async def test_a_damaged_model_is_refused_with_the_reason(
 
 async def assert_refused(settings: Settings, models_dir: Path, *, expected_reason: str, folders: list[str]) -> None:
     """The service lives, serves nothing, and says why in both places."""
-    async with running(settings.model_copy(update={"models_dir": models_dir})) as client:
+    async with running(serving_from(models_dir, settings)) as client:
         models = (await wait_for(client, "/models")).json()
         ready = await client.get("/health/ready")
         predicted = await client.post("/predict", content=b"any")
@@ -304,3 +317,97 @@ async def assert_refused(settings: Settings, models_dir: Path, *, expected_reaso
     problem_of(predicted, 503, "not-ready")
     assert int(predicted.headers["Retry-After"]) >= 1
     assert alive.status_code == 200
+
+
+# What a model with two outputs and rules for its decisions has to say of itself
+
+
+@pytest.fixture
+def wardrobe(two_models_dir: Path, tmp_path: Path) -> Path:
+    """A folder of a model with every threshold and a garment score, to be edited."""
+    return Path(shutil.copytree(two_models_dir / "wardrobe" / "1", tmp_path / "wardrobe" / "1"))
+
+
+def set_threshold(card: dict[str, Any], name: str, value: float) -> None:
+    *outer, last = name.split(".")
+    part = card["thresholds"]
+    for key in outer:
+        part = part[key]
+    part[last] = value
+
+
+BOUNDED = ["prediction_set.level", "prediction_set.min_probability", "review_below", "garment_score"]
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_thresholds_may_be_zero_or_one(wardrobe: Path, name: str, value: float) -> None:
+    edit_card(wardrobe, lambda card: set_threshold(card, name, value))
+
+    assert load_artifact(wardrobe).card.thresholds
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.parametrize("value", [-0.01, 1.01])
+def test_thresholds_beyond_zero_and_one_are_refused_by_name(wardrobe: Path, name: str, value: float) -> None:
+    edit_card(wardrobe, lambda card: set_threshold(card, name, value))
+
+    with pytest.raises(ArtifactError, match=f"does not fit the schema: thresholds.{name}"):
+        load_artifact(wardrobe)
+
+
+@pytest.mark.parametrize("name", ["prediction_set", "review_below", "garment_score"])
+def test_a_threshold_may_be_left_out(wardrobe: Path, name: str) -> None:
+    edit_card(wardrobe, lambda card: card["thresholds"].pop(name))
+
+    assert getattr(load_artifact(wardrobe).card.thresholds, name) is None
+
+
+@pytest.mark.parametrize("name", ["level", "min_probability"])
+def test_half_a_rule_for_prediction_sets_is_refused(wardrobe: Path, name: str) -> None:
+    edit_card(wardrobe, lambda card: card["thresholds"]["prediction_set"].pop(name))
+
+    with pytest.raises(ArtifactError, match=f"thresholds.prediction_set.{name}: Field required"):
+        load_artifact(wardrobe)
+
+
+def test_a_drawer_that_is_not_there_is_refused(wardrobe: Path) -> None:
+    edit_card(wardrobe, lambda card: card["classes"][0].update(group="curtains"))
+
+    with pytest.raises(ArtifactError, match=r"does not fit the schema: classes\.0\.group"):
+        load_artifact(wardrobe)
+
+
+def test_a_golden_garment_score_must_be_that_of_the_network(wardrobe: Path) -> None:
+    edit_card(wardrobe, lambda card: card["golden"][0].update(garment_score=0.99))
+
+    with pytest.raises(ArtifactError, match=r"golden prediction 0 differs by 0\.0100"):
+        load_artifact(wardrobe)
+
+
+def test_a_golden_garment_score_cannot_be_left_out(wardrobe: Path) -> None:
+    edit_card(wardrobe, lambda card: card["golden"][0].pop("garment_score"))
+
+    with pytest.raises(ArtifactError, match="golden prediction 0 and the network disagree on a garment score"):
+        load_artifact(wardrobe)
+
+
+def test_a_network_without_a_garment_score_cannot_have_a_golden_one(artifact: Artifact, tmp_path: Path) -> None:
+    folder = install(artifact, tmp_path)
+    edit_card(folder, lambda card: card["golden"][0].update(garment_score=0.5))
+
+    with pytest.raises(ArtifactError, match="golden prediction 0 and the network disagree on a garment score"):
+        load_artifact(folder)
+
+
+class NotANumber(ColourReader):
+    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        colour = batch.mean(dim=(2, 3))
+        return 8 * colour, colour.amax(dim=1) * float("nan")
+
+
+def test_a_garment_score_that_is_no_number_is_refused(artifact: Artifact, tmp_path: Path) -> None:
+    folder = write_tiny_wardrobe(tmp_path, template=artifact.card, network=NotANumber)
+
+    with pytest.raises(ArtifactError, match="golden prediction 0 differs by nan"):
+        load_artifact(folder)

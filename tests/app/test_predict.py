@@ -10,7 +10,9 @@ import httpx
 import pytest
 from torch import Tensor
 
-from app.artifact import Artifact
+from app.api.examples import PREDICT_RESPONSE
+from app.api.schemas import PredictResponse
+from app.artifact import Artifact, Scores
 from app.images import decode
 from app.inference.store import ModelStore
 from app.main import create_app
@@ -90,7 +92,7 @@ async def test_probabilities_are_those_of_the_model_file(
     response = await client.post("/predict?top_k=100", files=parts(*pictures.values()))
 
     for content, prediction in zip(pictures.values(), response.json()["predictions"], strict=True):
-        expected = artifact.probabilities(artifact.preprocess(decode(content).pixels)[None])[0].tolist()
+        expected = artifact.scores(artifact.preprocess(decode(content).pixels)[None])[0].probabilities.tolist()
         found = {candidate["label"]: candidate["probability"] for candidate in prediction["top_k"]}
         assert found == pytest.approx(dict(zip(artifact.card.class_names, expected, strict=True)), abs=1e-4)
 
@@ -153,10 +155,11 @@ async def test_a_model_is_chosen_by_name(
     response = await client.post("/predict", params={"model": model}, content=pictures["Sandal"])
 
     digest = hashlib.sha256((artifact.folder / "model.pt").read_bytes()).hexdigest()
-    assert response.json()["model"] == {"name": "fashion-mnist", "version": artifact.card.version, "digest": digest}
+    (prediction,) = response.json()["predictions"]
+    assert prediction["model"] == {"name": "fashion-mnist", "version": artifact.card.version, "digest": digest}
 
 
-@pytest.mark.parametrize("model", ["wardrobe", "", "../fashion-mnist", "FASHION-MNIST"])
+@pytest.mark.parametrize("model", ["curtains", "", "../fashion-mnist", "FASHION-MNIST"])
 async def test_an_unknown_model(client: httpx.AsyncClient, pictures: dict[str, bytes], model: str) -> None:
     response = await client.post("/predict", params={"model": model}, content=pictures["Sandal"])
 
@@ -474,15 +477,15 @@ async def test_a_failing_network_is_a_500_that_tells_nothing(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    probabilities = Artifact.probabilities
+    scores = Artifact.scores
     failing = False
 
-    def fail_at_will(self: Artifact, batch: Tensor) -> Tensor:
+    def fail_at_will(self: Artifact, batch: Tensor) -> list[Scores]:
         if failing:
             raise RuntimeError("secret text of a library")
-        return probabilities(self, batch)
+        return scores(self, batch)
 
-    monkeypatch.setattr(Artifact, "probabilities", fail_at_will)
+    monkeypatch.setattr(Artifact, "scores", fail_at_will)
     async with running(settings) as client:
         await wait_for(client, "/health/ready")
         failing = True
@@ -500,7 +503,7 @@ async def test_a_bug_is_logged_under_the_id_that_the_client_gets(
     def fail(self: ModelStore, name: str) -> None:
         raise RuntimeError("secret text of a bug")
 
-    monkeypatch.setattr(ModelStore, "predictor", fail)
+    monkeypatch.setattr(ModelStore, "chooser", fail)
     app = create_app(settings)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
@@ -536,3 +539,13 @@ async def test_every_status_of_predict_is_in_its_openapi_description(client: htt
     assert {"200", "400", "404", "408", "413", "415", "422", "429", "503"} <= set(responses)
     assert "application/problem+json" in responses["413"]["content"]
     assert "multipart/form-data" in openapi["paths"]["/predict"]["post"]["requestBody"]["content"]
+
+
+async def test_the_decisions_are_in_the_openapi_description(client: httpx.AsyncClient) -> None:
+    schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
+
+    assert schemas["PredictionPublic"]["properties"]["decision"]["enum"] == ["sorted", "review", "not_a_garment"]
+
+
+def test_the_example_fits_the_schema() -> None:
+    assert PredictResponse.model_validate(PREDICT_RESPONSE).model_dump(mode="json") == PREDICT_RESPONSE
