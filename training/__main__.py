@@ -1,40 +1,26 @@
-"""python -m training: fit, export, evaluate."""
+"""Train the models. fit, export and evaluate are of Fashion-MNIST; photos is of real photos."""
 
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from app.artifact import Metrics, read_card
+from app.artifact import read_card
 from app.errors import WardrobeError
 from training.config import ConfigError, FitConfig, Optimizer, Precision
 from training.data import Splits, load_fashion_mnist
 from training.export import evaluate_on_test, export
 from training.fit import CHECKPOINT_NAME, fit, load_fit_result
+from training.options import joined, option, parse_counts, print_metrics
+from training.photos.cli import cli as photos_cli
 
 DEFAULTS = FitConfig()
 DATA, AUGMENTATION, NETWORK, OPTIMISATION = "Data", "Augmentation", "Network", "Optimisation"
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-
-
-def option(text: str, panel: str | None = None, *names: str) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel=panel)
-
-
-def joined(counts: tuple[int, ...]) -> str:
-    return ",".join(map(str, counts))
-
-
-def parse_counts(name: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError as error:
-        raise ConfigError(
-            f"--{name} {text!r} is not a list of whole numbers like {joined(DEFAULTS.widths)}."
-        ) from error
+cli.add_typer(photos_cli, name="photos")
 
 
 DATA_HELP = (
@@ -161,14 +147,6 @@ def load(data: Path | None, *, num_validation: int, seed: int) -> Splits:
         f"{len(splits.validation)} validation, {len(splits.test)} test pictures"
     )
     return splits
-
-
-def print_metrics(part: str, metrics: Metrics) -> None:
-    low, high = metrics.accuracy_interval
-    print(
-        f"{part} accuracy {metrics.accuracy:.2%} (n = {metrics.num_images}, 95 % interval {low:.2%} to {high:.2%}), "
-        f"calibration error {metrics.calibration_error:.4f} ({metrics.calibration_error_uncalibrated:.4f} uncalibrated)"
-    )
 
 
 def main() -> None:

@@ -32,11 +32,18 @@ def random_flip(images: Tensor, *, generator: torch.Generator) -> Tensor:
 
 
 def random_erase(images: Tensor, *, probability: float, generator: torch.Generator) -> Tensor:
-    """Overwrite a random rectangle of each chosen image with noise.
+    """Overwrite a random rectangle of each chosen image with noise: Zhong et al., Random erasing (2017)."""
+    erased = random_rectangles(images, probability=probability, generator=generator)
+    noise = torch.randint(0, 256, images.shape, generator=generator, device=images.device, dtype=torch.uint8)
+    return torch.where(erased, noise, images)
 
-    Area 2 to 33 % of the image and aspect ratio 0.3 to 3.3, as in Zhong et al., Random erasing (2017), section 4.
+
+def random_rectangles(images: Tensor, *, probability: float, generator: torch.Generator) -> Tensor:
+    """Bool (N, H, W): a random rectangle of each chosen image of (N, ..., H, W), nothing of the others.
+
+    Area 2 to 33 % of the image and aspect ratio 0.3 to 3.3, as in Zhong et al., section 4.
     """
-    num_images, height, width = images.shape
+    num_images, height, width = len(images), images.shape[-2], images.shape[-1]
     device = images.device
 
     def uniform(low: float, high: float) -> Tensor:
@@ -53,6 +60,4 @@ def random_erase(images: Tensor, *, probability: float, generator: torch.Generat
     rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
     in_rows = (rows >= top[:, None]) & (rows < (top + box_height)[:, None])  # (N, H)
     in_columns = (columns >= left[:, None]) & (columns < (left + box_width)[:, None])  # (N, W)
-    erased = in_rows[:, :, None] & in_columns[:, None, :] & chosen[:, None, None]  # (N, H, W)
-    noise = torch.randint(0, 256, images.shape, generator=generator, device=device, dtype=torch.uint8)
-    return torch.where(erased, noise, images)
+    return in_rows[:, :, None] & in_columns[:, None, :] & chosen[:, None, None]

@@ -22,10 +22,9 @@ NUM_CALIBRATION_BINS = 15  # as in Guo et al. (2017)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A misclassified picture: its index in the part, uint8 (28, 28) pixels, and what was said about it."""
+    """A misclassified picture: its index in the part, and what was said about it."""
 
     index: int
-    image: Tensor
     target: str
     prediction: str
     probability: float
@@ -119,19 +118,18 @@ def wilson_interval(num_correct: int, num_images: int) -> tuple[float, float]:
 
 
 def worst_failures(
-    dataset: Dataset, logits: Tensor, *, class_names: list[str], temperature: float, num_failures: int
+    labels: Tensor, logits: Tensor, *, class_names: list[str], temperature: float, num_failures: int
 ) -> list[Failure]:
     """Misclassified pictures, the highest loss first."""
-    losses = F.cross_entropy(logits / temperature, dataset.labels, reduction="none")
+    losses = F.cross_entropy(logits / temperature, labels, reduction="none")
     probabilities = torch.softmax(logits / temperature, 1)
     predictions = probabilities.argmax(1)
-    wrong = (predictions != dataset.labels).nonzero().flatten()
+    wrong = (predictions != labels).nonzero().flatten()
     worst = wrong[losses[wrong].argsort(descending=True)][:num_failures]
     return [
         Failure(
             index=index,
-            image=dataset.images[index],
-            target=class_names[int(dataset.labels[index])],
+            target=class_names[int(labels[index])],
             prediction=class_names[int(predictions[index])],
             probability=probabilities[index].max().item(),
             loss=losses[index].item(),

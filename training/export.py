@@ -9,10 +9,13 @@ import shutil
 import tempfile
 import warnings
 import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version as library_version
+from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import Literal
 
 import onnx
 import onnxruntime
@@ -41,7 +44,7 @@ from training.data import CLASS_NAMES, DRAWER_GROUPS, Dataset, Splits
 from training.evaluate import fit_temperature, measure, measure_robustness, predict_dataset, to_png
 from training.fit import FitResult, predict
 from training.preprocess import SIZE_PIXELS, ExportedClassifier
-from training.report import write_report
+from training.report import Part, write_report
 
 # float32 with folded BatchNorm against float32 without: 1e-5 is usual, a wrong layer gives 0.1 and more.
 PARITY_TOLERANCE = 1e-3
@@ -76,21 +79,19 @@ def export(
         ParityError: TorchScript or ONNX disagrees with the trained network.
         FileExistsError: that version is there already.
     """
-    version = version or next_version(models_folder / name)
-    destination = models_folder / name / str(version)
-    if destination.exists():
-        raise FileExistsError(f"{destination} exists. Versions are never overwritten: take the next one.")
-    models_folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=models_folder) as temporary:
-        folder = Path(temporary) / name / str(version)
-        folder.mkdir(parents=True)
+    with staged(models_folder, name, version) as folder:
         classifier = ExportedClassifier(result.network, mean=result.mean, std=result.std).eval()
         export_torchscript(classifier, folder / TORCHSCRIPT_NAME)
-        export_onnx(classifier, folder / ONNX_NAME)
+        export_onnx(
+            classifier,
+            folder / ONNX_NAME,
+            example=torch.zeros(2, 1, SIZE_PIXELS, SIZE_PIXELS),
+            output_names=["logits"],
+        )
         check_parity(classifier, folder, splits.validation)
 
-        card = _draft_card(result, classifier, splits, folder, name=name, version=version)
-        _write_card(card, folder)
+        card = _draft_card(result, classifier, splits, folder)
+        write_card(card, folder)
         artifact = load_artifact(folder)
         logits = predict_dataset(artifact, splits.validation)
         temperature = fit_temperature(logits, splits.validation.labels)
@@ -103,12 +104,31 @@ def export(
                 "robustness": measure_robustness(artifact, _first(splits.validation, NUM_ROBUSTNESS_IMAGES)),
             }
         )
-        _write_card(card, folder)
-        write_report(card, folder / REPORT_NAME, splits.validation, logits, part="validation")
+        write_card(card, folder)
+        _write_report(card, folder, splits.validation, logits, part="validation")
+    return load_artifact(models_folder / name / folder.name)
+
+
+@contextmanager
+def staged(models_folder: Path, name: str, version: int | None = None) -> Iterator[Path]:
+    """A folder `<name>/<version>` to build the given or next version in; moved in place if it would be served.
+
+    Raises:
+        FileExistsError: that version is there already.
+        ArtifactError: what was built is not what its card says.
+    """
+    version = version or next_version(models_folder / name)
+    destination = models_folder / name / str(version)
+    if destination.exists():
+        raise FileExistsError(f"{destination} exists. Versions are never overwritten: take the next one.")
+    models_folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=models_folder) as temporary:
+        folder = Path(temporary) / name / str(version)
+        folder.mkdir(parents=True)
+        yield folder
         load_artifact(folder)  # what will be served: digests, schema and golden predictions of the final card
         destination.parent.mkdir(exist_ok=True)
         shutil.move(folder, destination)
-    return load_artifact(destination)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +153,8 @@ def evaluate_on_test(folder: Path, splits: Splits) -> TestOutcome:
     recorded = card.metrics.get("test")
     if recorded is None:
         card = card.model_copy(update={"metrics": {**card.metrics, "test": measured}})
-        write_report(card, folder / REPORT_NAME, splits.test, logits, part="test")
-        _write_card(card, folder)
+        _write_report(card, folder, splits.test, logits, part="test")
+        write_card(card, folder)
     return TestOutcome(measured, recorded)
 
 
@@ -143,7 +163,7 @@ def next_version(model_folder: Path) -> int:
     return max(found, default=0) + 1
 
 
-def export_torchscript(classifier: ExportedClassifier, path: Path) -> None:
+def export_torchscript(classifier: nn.Module, path: Path) -> None:
     """Script, fold BatchNorm into the convolutions, and save with the preprocessing."""
     with warnings.catch_warnings():  # deprecated in favour of torch.export, which keeps no method but forward
         warnings.simplefilter("ignore", FutureWarning)
@@ -153,9 +173,11 @@ def export_torchscript(classifier: ExportedClassifier, path: Path) -> None:
     _drop_source_locations(path)
 
 
-def export_onnx(classifier: ExportedClassifier, path: Path) -> None:
-    """The forward pass alone, with a dynamic batch: preprocessing stays with TorchScript."""
-    example = torch.zeros(2, 1, SIZE_PIXELS, SIZE_PIXELS)
+def export_onnx(classifier: nn.Module, path: Path, *, example: Tensor, output_names: Sequence[str]) -> None:
+    """The forward pass alone, with a dynamic batch: preprocessing stays with TorchScript.
+
+    `example` is a batch (2, C, S, S) of any content.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations: nothing the user could act on
         torch.onnx.export(
@@ -163,7 +185,7 @@ def export_onnx(classifier: ExportedClassifier, path: Path) -> None:
             (example,),
             path,
             input_names=["images"],
-            output_names=["logits"],
+            output_names=list(output_names),
             dynamic_shapes={"batch": {0: torch.export.Dim("batch")}},
             dynamo=True,
             external_data=False,
@@ -192,13 +214,13 @@ def check_parity(classifier: ExportedClassifier, folder: Path, dataset: Dataset)
     with torch.inference_mode():
         batch = torch.stack([classifier.preprocess(image) for image in rgb])
         expected = classifier(batch)
-        _compare("model.pt, preprocess", torch.stack([scripted.preprocess(image) for image in rgb]), batch)
-        _compare("model.pt, logits", scripted(batch), expected)
+        compare("model.pt, preprocess", torch.stack([scripted.preprocess(image) for image in rgb]), batch)
+        compare("model.pt, logits", scripted(batch), expected)
     session = onnxruntime.InferenceSession(folder / ONNX_NAME, providers=["CPUExecutionProvider"])
-    _compare("model.onnx, logits", torch.from_numpy(session.run(None, {"images": batch.numpy()})[0]), expected)
+    compare("model.onnx, logits", torch.from_numpy(session.run(None, {"images": batch.numpy()})[0]), expected)
 
 
-def _compare(what: str, found: Tensor, expected: Tensor) -> None:
+def compare(what: str, found: Tensor, expected: Tensor) -> None:
     difference = (found - expected).abs().max().item()
     if not difference <= PARITY_TOLERANCE:
         raise ParityError(f"{what} differ from the trained network by {difference:.2e}, more than {PARITY_TOLERANCE}.")
@@ -215,6 +237,17 @@ def golden_predictions(dataset: Dataset, logits: Tensor, *, temperature: float) 
     return golden
 
 
+def library_versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{library: version_of(library) for library in LIBRARIES}}
+
+
+def digests(folder: Path) -> dict[Literal["model.pt", "model.onnx"], str]:
+    return {
+        "model.pt": hashlib.sha256((folder / TORCHSCRIPT_NAME).read_bytes()).hexdigest(),
+        "model.onnx": hashlib.sha256((folder / ONNX_NAME).read_bytes()).hexdigest(),
+    }
+
+
 def num_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
@@ -223,22 +256,25 @@ def _first(dataset: Dataset, num_images: int) -> Dataset:
     return dataset.subset(torch.arange(min(num_images, len(dataset))))
 
 
-def _write_card(card: Card, folder: Path) -> None:
+def _write_report(card: Card, folder: Path, dataset: Dataset, logits: Tensor, *, part: Part) -> None:
+    names = [f"{part} picture {index}" for index in range(len(dataset))]
+    write_report(card, folder / REPORT_NAME, dataset.labels, logits, part=part, names=names, images=dataset.images)
+
+
+def write_card(card: Card, folder: Path) -> None:
     temporary = folder / f"{CARD_NAME}.tmp"
     temporary.write_text(card.model_dump_json(indent=1) + "\n")
     os.replace(temporary, folder / CARD_NAME)
 
 
-def _draft_card(
-    result: FitResult, classifier: ExportedClassifier, splits: Splits, folder: Path, *, name: str, version: int
-) -> Card:
+def _draft_card(result: FitResult, classifier: ExportedClassifier, splits: Splits, folder: Path) -> Card:
     """Everything that is known before the first prediction."""
     config = result.config
     # Of the trained network: the exported file has to reproduce them to be loaded at all.
     trained_logits = predict(classifier, splits.validation, mean=result.mean, std=result.std, device="cpu")
     return Card(
-        name=name,
-        version=version,
+        name=folder.parent.name,
+        version=int(folder.name),
         description="Sorts 28x28 grey pictures of single garments into the ten classes of Fashion-MNIST.",
         classes=[ClassInfo(label=label, group=g) for label, g in zip(CLASS_NAMES, DRAWER_GROUPS, strict=True)],
         input=InputRule(
@@ -267,14 +303,11 @@ def _draft_card(
             seconds=sum(record.seconds for record in result.history),
             device=result.device,
             exported_at=datetime.now(UTC).replace(microsecond=0),
-            library_versions={"python": platform.python_version(), **{lib: library_version(lib) for lib in LIBRARIES}},
+            library_versions=library_versions(),
             num_parameters=num_parameters(result.network),
             history=result.history,
         ),
         limits=LIMITS,
-        sha256={
-            "model.pt": hashlib.sha256((folder / TORCHSCRIPT_NAME).read_bytes()).hexdigest(),
-            "model.onnx": hashlib.sha256((folder / ONNX_NAME).read_bytes()).hexdigest(),
-        },
+        sha256=digests(folder),
         golden=golden_predictions(splits.validation, trained_logits, temperature=1.0),
     )

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +14,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from app.artifact import Card, Metrics
-from training.data import Dataset
 from training.evaluate import NUM_CALIBRATION_BINS, to_png, worst_failures
 
 matplotlib.use("agg")  # no screen
+
+Part = Literal["validation", "test"]
 
 NUM_FAILURES = 40
 TEMPLATE_FOLDER = Path(__file__).parent
@@ -24,16 +26,27 @@ TEMPLATE_NAME = "report.html.j2"
 
 
 def write_report(
-    card: Card, path: Path, dataset: Dataset, logits: Tensor, *, part: Literal["validation", "test"]
+    card: Card,
+    path: Path,
+    labels: Tensor,
+    logits: Tensor,
+    *,
+    part: Part,
+    names: Sequence[str],
+    images: Tensor | None,
 ) -> None:
-    """Write the page; `dataset` and `logits` are those of `part`, whose metrics are in the card."""
+    """Write the page about `part`, whose metrics are in the card.
+
+    `labels` (N,), `logits` (N, K), `names` and `images`, uint8 (N, H, W) or (N, H, W, 3), are of its N pictures.
+    Without `images`, misclassified pictures are named and not shown.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
     )
     temperature = card.thresholds.temperature
     metrics = card.metrics[part]
     failures = worst_failures(
-        dataset, logits, class_names=card.class_names, temperature=temperature, num_failures=NUM_FAILURES
+        labels, logits, class_names=card.class_names, temperature=temperature, num_failures=NUM_FAILURES
     )
     page = environment.get_template(TEMPLATE_NAME).render(
         card=card,
@@ -41,11 +54,12 @@ def write_report(
         metrics=metrics,
         curves=_data_url(plot_curves(card)),
         confusion=_data_url(plot_confusion(metrics, card.class_names)),
-        reliability=_data_url(plot_reliability(logits, dataset.labels, temperature=temperature)),
+        reliability=_data_url(plot_reliability(logits, labels, temperature=temperature)),
         failures=[
-            (failure, "data:image/png;base64," + base64.b64encode(to_png(failure.image.numpy())).decode())
+            (failure, names[failure.index], None if images is None else _png_url(images[failure.index]))
             for failure in failures
         ],
+        show_failures=images is not None,
         num_wrong=metrics.num_images - round(metrics.accuracy * metrics.num_images),
     )
     path.write_text(page, encoding="utf-8")
@@ -116,6 +130,10 @@ def plot_reliability(logits: Tensor, labels: Tensor, *, temperature: float) -> F
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure
+
+
+def _png_url(image: Tensor) -> str:
+    return "data:image/png;base64," + base64.b64encode(to_png(image.numpy())).decode()
 
 
 def _data_url(figure: Figure) -> str:

@@ -1,0 +1,63 @@
+"""From held-out scores to the numbers that turn them into answers. Nothing here sees a picture."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from app.artifact import PredictionSetRule
+
+PREDICTION_SET_LEVEL = 0.95
+# A label is filed without asking where such labels were right this often on the validation photos. Chosen, not tuned.
+SORTED_ACCURACY = 0.97
+MIN_GARMENTS_KEPT = 0.95  # by the garment score's threshold, of held-out garments
+
+
+def fit_prediction_set(
+    probabilities: Tensor, labels: Tensor, *, level: float = PREDICTION_SET_LEVEL
+) -> PredictionSetRule:
+    """Split conformal prediction with the true class's probability as score (Sadinle, Lei, Wasserman, 2019).
+
+    `probabilities` float32 (N, K) and `labels` int64 (N,) of pictures that nothing was fitted on. For new pictures
+    exchangeable with them the true class is in the set with probability at least `level`. With too few pictures to
+    tell, every class is in every set.
+    """
+    scores = probabilities.gather(1, labels[:, None])[:, 0]  # (N,)
+    rank = math.ceil((len(scores) + 1) * level)
+    if rank > len(scores):
+        return PredictionSetRule(level=level, min_probability=0.0)
+    return PredictionSetRule(level=level, min_probability=scores.sort(descending=True).values[rank - 1].item())
+
+
+def prediction_sets(probabilities: Tensor, rule: PredictionSetRule) -> Tensor:
+    """Bool (N, K): the classes in each picture's set; the most probable one always is."""
+    best = torch.nn.functional.one_hot(probabilities.argmax(1), probabilities.shape[1]).bool()
+    return (probabilities >= rule.min_probability) | best
+
+
+def fit_review_threshold(
+    probabilities: Tensor, labels: Tensor, rule: PredictionSetRule, *, accuracy: float = SORTED_ACCURACY
+) -> float:
+    """The lowest probability from which on labels with a set of one are right with this `accuracy`; 1 if none is."""
+    alone = prediction_sets(probabilities, rule).sum(1) == 1
+    confidence, predicted = probabilities[alone].max(1)
+    confidence, order = confidence.sort(descending=True)
+    right = (predicted == labels[alone])[order].double()
+    share_right = right.cumsum(0) / torch.arange(1, len(right) + 1)
+    last_of_equals = torch.ones(len(right), dtype=torch.bool)  # a threshold takes all of them or none
+    last_of_equals[:-1] = confidence[1:] < confidence[:-1]
+    good = ((share_right >= accuracy) & last_of_equals).nonzero().flatten()
+    return confidence[good[-1]].item() if len(good) else 1.0
+
+
+def fit_garment_threshold(garment: Tensor, other: Tensor, *, min_kept: float = MIN_GARMENTS_KEPT) -> float:
+    """The score at which as many garments are refused as other pictures are kept, but at least `min_kept` are kept.
+
+    `garment` (N,) and `other` (M,) are held-out garment scores in 0..1 of garments and of anything else.
+    """
+    candidates = torch.cat([garment, other]).unique()
+    refused = torch.searchsorted(garment.sort().values, candidates) / len(garment)  # scores below each candidate
+    kept = 1 - torch.searchsorted(other.sort().values, candidates) / len(other)
+    allowed = refused <= 1 - min_kept
+    worst = torch.maximum(refused, kept).masked_fill(~allowed, 2.0)
+    return float(candidates[worst.argmin()])

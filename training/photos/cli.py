@@ -1,0 +1,307 @@
+"""python -m training photos: train on photos of clothes, cross-validate, measure on the test photos."""
+
+import csv
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from app.artifact import Metrics, RefusalMetrics, Study, read_card
+from training.config import ConfigError
+from training.fit import CHECKPOINT_NAME
+from training.options import joined, option, parse_counts, print_metrics
+from training.photos.config import PhotoConfig
+from training.photos.dataset import Columns, PhotoDataset, is_table, load_photos, read_rows
+from training.photos.export import About, evaluate_photos_on_test, export_photos
+from training.photos.fit import fit_photos
+from training.photos.folds import (
+    METRICS_NAME,
+    PREDICTIONS_NAME,
+    SUSPECTS_NAME,
+    cross_validate,
+    measure_folds,
+    write_predictions,
+    write_suspects,
+)
+from training.photos.labels import DEFAULT_LABELS, LabelMap, every_label_a_class, read_label_map
+from training.photos.splits import TEST, TRAIN, VALIDATION
+
+DEFAULTS = PhotoConfig()
+COLUMNS = Columns()
+DEFAULT_SIZES, DEFAULT_EPOCHS = joined(DEFAULTS.sizes), joined(DEFAULTS.epochs)
+DATA, OPTIMISATION, OUTPUT = "Data", "Optimisation", "Output"
+CACHE_FOLDER = Path("data")
+NAME_PATTERN = "[a-z0-9][a-z0-9-]*"  # the card's; a bad name is refused before hours of training
+LIMITS = (
+    "Knows the classes listed here and no others. A garment of another class gets the label of the nearest one, often "
+    "with the decision review.",
+    "One garment in a picture: of several it names one.",
+    "The data's labels have errors, and neighbouring classes (shirt and longsleeve, longsleeve and outwear, dress and "
+    "skirt) have no sharp border: part of the error cannot be removed.",
+)
+
+cli = typer.Typer(help=__doc__, no_args_is_help=True)
+
+SourcesArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Folders or CSV files: a CSV beside its pictures, or a folder with a folder of pictures for each class. "
+        "A class folder called not-a-garment holds pictures of anything else."
+    ),
+]
+LabelsOption = Annotated[
+    Path | None,
+    option(
+        "TOML file that renames, merges and drops labels. Default: the public clothing data set's for a CSV with its "
+        "labels; every label a class otherwise.",
+        DATA,
+        "--labels",
+    ),
+]
+ExcludeOption = Annotated[
+    Path | None,
+    option("CSV with a column `image`: training photos whose label is not to be trusted.", DATA, "--exclude"),
+]
+ImageColumnOption = Annotated[str, option("CSV column with the file name.", DATA)]
+LabelColumnOption = Annotated[str, option("CSV column with the label.", DATA)]
+GroupColumnOption = Annotated[str, option("CSV column that keeps photos together, for instance their sender.", DATA)]
+PartColumnOption = Annotated[
+    str, option("CSV column with train, validation or test; empty: split here, by group.", DATA)
+]
+SliceColumnOption = Annotated[str, option("CSV column that marks rows to report apart.", DATA)]
+SizesOption = Annotated[str, option("Sides of the training pictures in pixels, one after the other.", OPTIMISATION)]
+EpochsOption = Annotated[str, option("Epochs at each size.", OPTIMISATION)]
+BatchSizeOption = Annotated[int, option("Pictures in a step.", OPTIMISATION)]
+LearningRateOption = Annotated[float, option("Peak learning rate of the heads.", OPTIMISATION)]
+FrozenBlocksOption = Annotated[int, option("Blocks, of 16, left as ImageNet taught them.", OPTIMISATION)]
+SeedOption = Annotated[int, option("Of split, initialisation, shuffling and augmentation.", OPTIMISATION)]
+
+
+@cli.command("train")
+def train_command(
+    sources: SourcesArgument,
+    name: Annotated[str, option("Name of the model: lower-case letters, digits, hyphens.", OUTPUT)] = "wardrobe",
+    models: Annotated[Path, option("Folder that the service reads.", OUTPUT)] = Path("models"),
+    run: Annotated[Path | None, option("Folder of the run. Default: runs/<name>.", OUTPUT)] = None,
+    resume: Annotated[bool, option("Go on from the run's checkpoint.", OUTPUT, "--resume")] = False,
+    gallery: Annotated[bool, option("Show misclassified photos in the report.", OUTPUT, "--gallery")] = False,
+    folds: Annotated[Path | None, option("Run of `folds` whose figures go into the card.", OUTPUT)] = None,
+    data_name: Annotated[str, option("What the card calls the data.", OUTPUT)] = "photos of clothes",
+    data_license: Annotated[str, option("The data's licence, for the card.", OUTPUT)] = "not stated",
+    labels: LabelsOption = None,
+    exclude: ExcludeOption = None,
+    image_column: ImageColumnOption = COLUMNS.image,
+    label_column: LabelColumnOption = COLUMNS.label,
+    group_column: GroupColumnOption = COLUMNS.group,
+    part_column: PartColumnOption = COLUMNS.part,
+    slice_column: SliceColumnOption = COLUMNS.slice,
+    sizes: SizesOption = DEFAULT_SIZES,
+    epochs: EpochsOption = DEFAULT_EPOCHS,
+    batch_size: BatchSizeOption = DEFAULTS.batch_size,
+    learning_rate: LearningRateOption = DEFAULTS.learning_rate,
+    frozen_blocks: FrozenBlocksOption = DEFAULTS.frozen_blocks,
+    seed: SeedOption = DEFAULTS.seed,
+) -> None:
+    """Fine-tune on photos and write the next version of the model. Ctrl-C stops, --resume goes on."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ConfigError(f"--name {name!r} may hold lower-case letters, digits and hyphens.")
+    run = run or Path("runs") / name
+    cross_validation = read_cross_validation(folds)
+    config = PhotoConfig(
+        sizes=parse_counts("sizes", sizes),
+        epochs=parse_counts("epochs", epochs),
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        frozen_blocks=frozen_blocks,
+        seed=seed,
+    )
+    columns = Columns(image_column, label_column, group_column, part_column, slice_column)
+    dataset = load(sources, choose_label_map(sources, labels, columns), columns, config, exclude=read_excluded(exclude))
+    command = shlex.join(["python", "-m", "training", *(word for word in sys.argv[1:] if word != "--resume")])
+    try:
+        result = fit_photos(dataset, config, run_folder=run, resume=resume, command=command)
+    except KeyboardInterrupt:
+        print(f"\nStopped. {run / CHECKPOINT_NAME} holds what the finished epochs gave; go on with: {command} --resume")
+        raise typer.Exit(130) from None
+    print("Exporting, checking parity, calibrating and measuring on the validation photos ...")
+    artifact = export_photos(
+        result,
+        dataset,
+        About(
+            description=f"Sorts photos of clothes into {', '.join(dataset.label_map.classes)}.",
+            data_name=data_name,
+            data_license=data_license,
+            limits=LIMITS,
+        ),
+        models_folder=models,
+        name=name,
+        cross_validation=cross_validation,
+        gallery=gallery,
+    )
+    print_photo_figures("validation", artifact.card.metrics["validation"], artifact.card.refusals)
+    words = shlex.join(map(str, [artifact.folder, *sources]))
+    print(f"Wrote {artifact.folder}. Next: python -m training photos evaluate {words}")
+
+
+@cli.command("folds")
+def folds_command(
+    sources: SourcesArgument,
+    run: Annotated[Path, option("Folder of the runs; called again, it goes on there.", OUTPUT)] = Path("runs/folds"),
+    num_folds: Annotated[int, option("Number of folds.", OPTIMISATION)] = 4,
+    labels: LabelsOption = None,
+    image_column: ImageColumnOption = COLUMNS.image,
+    label_column: LabelColumnOption = COLUMNS.label,
+    group_column: GroupColumnOption = COLUMNS.group,
+    part_column: PartColumnOption = COLUMNS.part,
+    slice_column: SliceColumnOption = COLUMNS.slice,
+    sizes: SizesOption = DEFAULT_SIZES,
+    epochs: EpochsOption = DEFAULT_EPOCHS,
+    batch_size: BatchSizeOption = DEFAULTS.batch_size,
+    learning_rate: LearningRateOption = DEFAULTS.learning_rate,
+    frozen_blocks: FrozenBlocksOption = DEFAULTS.frozen_blocks,
+    seed: SeedOption = DEFAULTS.seed,
+) -> None:
+    """Cross-validate by group on all but the test photos; list the labels that look wrong."""
+    config = PhotoConfig(
+        sizes=parse_counts("sizes", sizes),
+        epochs=parse_counts("epochs", epochs),
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        frozen_blocks=frozen_blocks,
+        seed=seed,
+    )
+    columns = Columns(image_column, label_column, group_column, part_column, slice_column)
+    dataset = load(sources, choose_label_map(sources, labels, columns), columns, config)
+    command = shlex.join(["python", "-m", "training", *sys.argv[1:]])
+    predictions = cross_validate(dataset, config, num_folds=num_folds, run_folder=run, command=command)
+    class_names = list(dataset.label_map.classes)
+    metrics = measure_folds(predictions, class_names, columns)
+    (run / METRICS_NAME).write_text(metrics.model_dump_json(indent=1) + "\n")
+    write_predictions(run / PREDICTIONS_NAME, predictions, class_names)
+    num_suspects = write_suspects(run / PREDICTIONS_NAME, run / SUSPECTS_NAME)
+    print_photo_figures("cross-validation", metrics, [])
+    print(f"{num_suspects} labels look wrong: {run / SUSPECTS_NAME}, which --exclude takes.")
+
+
+@cli.command("evaluate")
+def evaluate_command(
+    folder: Annotated[Path, typer.Argument(help="An exported version, for instance models/wardrobe/1.")],
+    sources: SourcesArgument,
+    study: Annotated[list[Path] | None, option("JSON file with a table for the report.", OUTPUT)] = None,
+    gallery: Annotated[bool, option("Show misclassified photos in the report.", OUTPUT, "--gallery")] = False,
+) -> None:
+    """Measure an exported model on the test photos and write the figures into its card, once.
+
+    Labels, columns and split are those of the card. Called again it measures again, compares, and changes nothing.
+    """
+    card = read_card(folder)
+    values = dict(card.training.config)
+    if "label_map" not in values:
+        raise ConfigError(f"{folder} was not trained on photos.")
+    label_map, columns = LabelMap.from_dict(values.pop("label_map")), Columns(**values.pop("columns"))
+    del values["num_excluded"]
+    dataset = load(sources, label_map, columns, PhotoConfig.from_dict(values))
+    if dataset.sha256 not in card.data.sha256.values():
+        raise ConfigError(f"{', '.join(map(str, sources))} is not the data that {folder} was trained and split on.")
+    studies = [Study.model_validate_json(path.read_bytes()) for path in study or []]
+    outcome = evaluate_photos_on_test(folder, dataset, studies=studies, gallery=gallery)
+    print_photo_figures("test", outcome.measured, outcome.refusals)
+    if outcome.recorded is None:
+        print(f"Written into {folder}.")
+    elif outcome.recorded.confusion_matrix == outcome.measured.confusion_matrix:
+        print(f"The card, measured at {outcome.recorded.measured_at}, says the same.")
+    else:
+        print(f"The card differs: it says {outcome.recorded.accuracy:.2%}.", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def choose_label_map(sources: list[Path], labels: Path | None, columns: Columns) -> LabelMap:
+    """The map asked for; else the public data set's if the first source is a CSV that it knows all labels of."""
+    if labels is not None:
+        return read_label_map(labels)
+    default = read_label_map(DEFAULT_LABELS)
+    if is_table(sources[0]) and all(default.knows(row.label) for row in read_rows(sources[0], columns)[0]):
+        return default
+    return every_label_a_class()
+
+
+def read_excluded(path: Path | None) -> frozenset[str]:
+    """The column `image` of a CSV.
+
+    Raises:
+        ConfigError: it cannot be read or has no such column.
+    """
+    if path is None:
+        return frozenset()
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return frozenset(line["image"] for line in csv.DictReader(file))
+    except (OSError, KeyError) as error:
+        raise ConfigError(f"{path} is not a CSV file with a column `image`.") from error
+
+
+def read_cross_validation(folds: Path | None) -> Metrics | None:
+    """The figures that `folds` wrote.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if folds is None:
+        return None
+    try:
+        return Metrics.model_validate_json((folds / METRICS_NAME).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ConfigError(f"{folds} holds no {METRICS_NAME} that `folds` has written.") from error
+
+
+def load(
+    sources: list[Path],
+    label_map: LabelMap,
+    columns: Columns,
+    config: PhotoConfig,
+    *,
+    exclude: frozenset[str] = frozenset(),
+) -> PhotoDataset:
+    shares = {
+        TRAIN: 1 - config.validation_share - config.test_share,
+        VALIDATION: config.validation_share,
+        TEST: config.test_share,
+    }
+    dataset = load_photos(
+        sources,
+        label_map=label_map,
+        columns=columns,
+        cache_folder=CACHE_FOLDER,
+        shares=shares,
+        seed=config.seed,
+        exclude=exclude,
+    )
+    print(dataset.summary())
+    if dataset.num_excluded:
+        print(f"labels not trusted: {dataset.num_excluded} training photos")
+    return dataset
+
+
+def print_photo_figures(part: str, metrics: Metrics, refusals: list[RefusalMetrics]) -> None:
+    """What a person wants to know first; the card has the rest."""
+    print_metrics(part, metrics)
+    grouped, sets = metrics.grouped, metrics.prediction_sets
+    assert grouped is not None
+    assert sets is not None
+    print(
+        f"over {grouped.num_groups} senders: accuracy {spread(grouped.accuracy_interval)}, "
+        f"macro recall {grouped.macro_recall:.2%} ({spread(grouped.macro_recall_interval)})"
+    )
+    print(f"{sets.level:.0%} prediction sets: coverage {sets.coverage:.2%}, mean size {sets.mean_size:.2f}")
+    for name, figures in metrics.slices.items():
+        print(f"{name}: {figures.accuracy:.2%} of {figures.num_images}")
+    for row in refusals:
+        print(f"called no garment: {row.refused:.2%} of {row.num_images} {row.pictures}")
+
+
+def spread(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.2%} to {interval[1]:.2%}"

@@ -1,0 +1,279 @@
+"""Fine-tune on photos: one straight loop, a checkpoint an epoch, resumable."""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from app.artifact import EpochRecord
+from training.data import DatasetError
+from training.fit import (
+    CHECKPOINT_NAME,
+    ResumeError,
+    check_identity,
+    describe_device,
+    load_checkpoint,
+    moving_average,
+    save_checkpoint,
+)
+from training.photos.augment import augment
+from training.photos.config import PhotoConfig
+from training.photos.dataset import PhotoDataset, Photos
+from training.photos.labels import NOT_A_GARMENT, UNLABELLED, LabelMap
+from training.photos.network import PhotoNetwork
+from training.photos.preprocess import PIXEL_MEAN, PIXEL_STD, resize
+from training.photos.splits import TRAIN, VALIDATION
+from training.progress import FitProgress
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoFitResult:
+    """The averaged network after the last epoch, and how it got there."""
+
+    network: PhotoNetwork
+    config: PhotoConfig
+    label_map: LabelMap
+    history: list[EpochRecord]
+    device: str
+    command: str
+
+
+def fit_photos(
+    dataset: PhotoDataset,
+    config: PhotoConfig,
+    *,
+    run_folder: Path,
+    resume: bool = False,
+    device: str | None = None,
+    command: str = "",
+) -> PhotoFitResult:
+    """Train on the training part, watch the validation part, and return the averaged weights of the last epoch.
+
+    Raises:
+        DatasetError: nothing to train on, or nothing to validate with.
+        ResumeError: `resume` without a checkpoint, or with one made by another config or on other data; a new run
+            where there is a checkpoint already: it would be lost.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    train, validation = dataset.photos.part(TRAIN), dataset.photos.part(VALIDATION)
+    validation = validation.with_class(len(dataset.label_map.classes))
+    for part, photos in ((TRAIN, train.with_class(len(dataset.label_map.classes))), (VALIDATION, validation)):
+        if len(photos) < 2:
+            raise DatasetError(
+                f"The {part} part has {len(photos)} photos with a class. It takes more photos, or smaller groups."
+            )
+    torch.manual_seed(config.seed)
+    network = PhotoNetwork(len(dataset.label_map.outputs)).to(device)
+    averaged = AveragedModel(network, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True)
+    optimizer = build_optimizer(network, config)
+    steps_per_epoch = num_steps(train, config)
+    scheduler = build_scheduler(optimizer, config, steps_per_epoch=steps_per_epoch)
+    history: list[EpochRecord] = []
+
+    run_folder.mkdir(parents=True, exist_ok=True)
+    checkpoint_path = run_folder / CHECKPOINT_NAME
+    stateful: dict[str, Any] = {
+        "network": network,
+        "averaged": averaged,
+        "optimizer": optimizer,
+        "scheduler": scheduler,
+    }
+    identity = {
+        "config": {
+            **config.to_dict(),
+            "label_map": dataset.label_map.to_dict(),
+            "num_excluded": dataset.num_excluded,
+        },
+        "sha256": dataset.sha256,
+        "num_train": len(train),
+    }
+    about = {"device": describe_device(device), "command": command}
+    generator = torch.Generator(device)
+
+    def save() -> None:
+        save_checkpoint(
+            checkpoint_path, identity=identity, about=about, stateful=stateful, generator=generator, history=history
+        )
+
+    if resume:
+        checkpoint = load_checkpoint(checkpoint_path)
+        check_identity(checkpoint_path, found=checkpoint["identity"], wanted=identity)
+        for name, owner in stateful.items():
+            owner.load_state_dict(checkpoint[name])
+        history = [EpochRecord(**record) for record in checkpoint["history"]]
+    elif checkpoint_path.exists():
+        raise ResumeError(f"{checkpoint_path} exists. Go on with --resume, or give another --run folder.")
+    else:
+        save()
+
+    with FitProgress(config.num_epochs, steps_per_epoch, num_done=len(history)) as progress:
+        for epoch in range(len(history) + 1, config.num_epochs + 1):
+            started = time.perf_counter()
+            # Everything random in an epoch follows from its number, so that a resumed run goes on bit for bit.
+            torch.manual_seed(config.seed * 1_000 + epoch)  # dropout, drop-connect
+            generator.manual_seed(config.seed * 1_000 + epoch)  # shuffling, augmentation, mixup
+            network.train()
+            network.freeze(config.frozen_blocks)
+            total_loss = torch.zeros((), device=device)
+            num_correct = torch.zeros((), device=device)
+            num_seen = num_labelled = 0
+            for indices in epoch_order(train, config, generator).split(config.batch_size):
+                if len(indices) < 2:  # BatchNorm needs two
+                    continue
+                targets = train.targets[indices].to(device)
+                batch = augment(
+                    train.images[indices].to(device), size_pixels=config.size_in_epoch(epoch), generator=generator
+                )
+                batch, partner, share = mixup(batch, alpha=config.mixup_alpha, generator=generator)
+                logits, garment_logits = network(standardise(batch))
+                loss = share * batch_loss(logits, garment_logits, targets, config)
+                loss = loss + (1 - share) * batch_loss(logits, garment_logits, targets[partner], config)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+                averaged.update_parameters(network)
+
+                correct = (logits.detach().argmax(1) == targets).sum()
+                total_loss += loss.detach() * len(indices)
+                num_correct += correct
+                num_seen += len(indices)
+                num_labelled += int((targets >= 0).sum())
+                progress.step(total_loss, num_correct, num_images=len(indices))
+
+            logits, _ = predict_photos(averaged, validation, size_pixels=config.size_pixels, device=device)
+            logits = logits[:, : len(dataset.label_map.classes)]
+            record = EpochRecord(
+                epoch=epoch,
+                learning_rate=optimizer.param_groups[-1]["lr"],
+                train_loss=total_loss.item() / num_seen,
+                train_accuracy=num_correct.item() / max(1, num_labelled),
+                validation_loss=F.cross_entropy(logits, validation.targets).item(),
+                validation_accuracy=(logits.argmax(1) == validation.targets).double().mean().item(),
+                seconds=time.perf_counter() - started,
+            )
+            history.append(record)
+            save()
+            progress.epoch(record)
+
+    return load_photo_run(run_folder)
+
+
+def load_photo_run(run_folder: Path) -> PhotoFitResult:
+    """The averaged network as of the last checkpoint in `run_folder`, finished or not."""
+    checkpoint = load_checkpoint(run_folder / CHECKPOINT_NAME)
+    values = dict(checkpoint["identity"]["config"])
+    label_map = LabelMap.from_dict(values.pop("label_map"))
+    del values["num_excluded"]
+    averaged = AveragedModel(PhotoNetwork(len(label_map.outputs), pretrained=False))
+    averaged.load_state_dict(checkpoint["averaged"])
+    history = [EpochRecord(**record) for record in checkpoint["history"]]
+    return PhotoFitResult(
+        network=cast("PhotoNetwork", averaged.module.eval()),
+        config=PhotoConfig.from_dict(values),
+        label_map=label_map,
+        history=history,
+        **checkpoint["about"],
+    )
+
+
+def standardise(images: Tensor) -> Tensor:
+    """float32 (N, 3, S, S) in 0..1 -> as the ImageNet weights expect it."""
+    return ((images - PIXEL_MEAN) / PIXEL_STD).contiguous(memory_format=torch.channels_last)
+
+
+def epoch_order(train: Photos, config: PhotoConfig, generator: torch.Generator) -> Tensor:
+    """Shuffled indices of every garment once, and of a random draw of the pictures of no garment."""
+    garments = (train.targets != NOT_A_GARMENT).nonzero().flatten()
+    negatives = (train.targets == NOT_A_GARMENT).nonzero().flatten()
+    drawn = torch.randperm(len(negatives), generator=generator, device=generator.device).cpu()
+    negatives = negatives[drawn][: round(config.negative_share * len(garments))]
+    indices = torch.cat([garments, negatives])
+    return indices[torch.randperm(len(indices), generator=generator, device=generator.device).cpu()]
+
+
+def num_steps(train: Photos, config: PhotoConfig) -> int:
+    """Optimiser steps in an epoch."""
+    num_negatives = int((train.targets == NOT_A_GARMENT).sum())
+    num_garments = len(train) - num_negatives
+    num_images = num_garments + min(num_negatives, round(config.negative_share * num_garments))
+    full, rest = divmod(num_images, config.batch_size)
+    return full + (rest > 1)
+
+
+def mixup(batch: Tensor, *, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
+    """Blend each picture with another of the batch: blended batch, partner indices, share of the first picture.
+
+    One share for the whole batch, drawn from Beta(alpha, alpha) as in Zhang et al., mixup (2017).
+    """
+    partner = torch.randperm(len(batch), generator=generator, device=generator.device).to(batch.device)
+    if alpha == 0:
+        return batch, partner, 1.0
+    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+    share = float(np.random.default_rng(seed).beta(alpha, alpha))
+    return share * batch + (1 - share) * batch[partner], partner, share
+
+
+def batch_loss(logits: Tensor, garment_logits: Tensor, targets: Tensor, config: PhotoConfig) -> Tensor:
+    """Cross-entropy of pictures with a class, and binary cross-entropy of the garment head on all of them."""
+    loss = F.cross_entropy(
+        logits,
+        targets.clamp(min=UNLABELLED),  # a picture of no garment has no class either
+        ignore_index=UNLABELLED,
+        label_smoothing=config.label_smoothing,
+        reduction="sum",
+    ) / len(targets)
+    is_garment = (targets != NOT_A_GARMENT).float()
+    return loss + config.garment_weight * F.binary_cross_entropy_with_logits(garment_logits, is_garment)
+
+
+@torch.inference_mode()
+def predict_photos(
+    network: nn.Module, photos: Photos, *, size_pixels: int, device: str, batch_size: int = 64
+) -> tuple[Tensor, Tensor]:
+    """Class logits (N, K) and garment logits (N,), float32 on the CPU, with the network in evaluation mode."""
+    network.eval()
+    class_logits, garment_logits = [], []
+    for images in photos.images.split(batch_size):
+        batch = torch.stack([resize(image, size_pixels) for image in images]).to(device)
+        classes, garment = network(standardise(batch / 255))
+        class_logits.append(classes.float().cpu())
+        garment_logits.append(garment.float().cpu())
+    return torch.cat(class_logits), torch.cat(garment_logits)
+
+
+def build_optimizer(network: PhotoNetwork, config: PhotoConfig) -> torch.optim.Optimizer:
+    """AdamW with a learning rate that falls from the heads to the picture; none for BatchNorm's and biases' decay."""
+    stages = list(network.stages())
+    groups = []
+    for index, stage in enumerate(stages):
+        learning_rate = config.learning_rate * config.layer_decay ** (len(stages) - 1 - index)
+        weights = [parameter for parameter in stage.parameters() if parameter.ndim > 1]
+        others = [parameter for parameter in stage.parameters() if parameter.ndim <= 1]
+        groups += [
+            {"params": others, "lr": learning_rate, "weight_decay": 0.0},
+            {"params": weights, "lr": learning_rate, "weight_decay": config.weight_decay},
+        ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def build_scheduler(
+    optimizer: torch.optim.Optimizer, config: PhotoConfig, *, steps_per_epoch: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Linear warm-up, then half a cosine down to 0 at the last step (Loshchilov and Hutter, SGDR, 2016)."""
+    num_warmup = max(1, round(config.warmup_epochs * steps_per_epoch))
+    num_steps = config.num_epochs * steps_per_epoch
+
+    def factor(step: int) -> float:
+        if step < num_warmup:
+            return (step + 1) / num_warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / max(1, num_steps - num_warmup)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

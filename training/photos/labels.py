@@ -1,0 +1,143 @@
+"""Which label of the data becomes which class of the model."""
+
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self, get_args
+
+from app.artifact import DrawerGroup
+from training.data import DatasetError
+
+DEFAULT_LABELS = Path(__file__).with_name("labels.toml")
+KEYS = ("classes", "rename", "auxiliary", "unlabelled", "negatives", "unknown", "drop")
+
+# Targets that are no class. Cross-entropy ignores the first two, the garment head learns from their difference; the
+# third is never trained on.
+UNLABELLED = -1
+NOT_A_GARMENT = -2
+UNKNOWN = -3
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMap:
+    """Classes in the order of the network's outputs, the auxiliary ones after those that are answered."""
+
+    classes: Mapping[str, DrawerGroup]
+    rename: Mapping[str, str] = field(default_factory=dict)
+    auxiliary: tuple[str, ...] = ()
+    unlabelled: frozenset[str] = frozenset()
+    negatives: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
+    drop: frozenset[str] = frozenset()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What each output of the network in training stands for."""
+        return (*self.classes, *self.auxiliary)
+
+    @property
+    def _special(self) -> frozenset[str]:
+        return self.unlabelled | self.negatives | self.unknown | self.drop
+
+    def knows(self, label: str) -> bool:
+        return label in self._special or self.rename.get(label, label) in self.outputs
+
+    def target(self, label: str) -> int | None:
+        """Output index, UNLABELLED, NOT_A_GARMENT, UNKNOWN, or None for a label to drop.
+
+        Raises:
+            DatasetError: the map does not name this label.
+        """
+        if label in self.drop:
+            return None
+        if label in self.negatives:
+            return NOT_A_GARMENT
+        if label in self.unlabelled:
+            return UNLABELLED
+        if label in self.unknown:
+            return UNKNOWN
+        if not self.knows(label):
+            known = ", ".join(sorted({*self.outputs, *self.rename, *self._special}))
+            raise DatasetError(f"The label map does not know the label {label!r}. It knows: {known}.")
+        return self.outputs.index(self.rename.get(label, label))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for the checkpoint."""
+        return {
+            "classes": dict(self.classes),
+            "rename": dict(self.rename),
+            "auxiliary": list(self.auxiliary),
+            "unlabelled": sorted(self.unlabelled),
+            "negatives": sorted(self.negatives),
+            "unknown": sorted(self.unknown),
+            "drop": sorted(self.drop),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`, and what a TOML file holds.
+
+        Raises:
+            DatasetError: an unknown key or drawer group, a key of the wrong type, or a `rename` to no class.
+        """
+        if unknown := sorted(values.keys() - set(KEYS)):
+            raise DatasetError(f"The label map has unknown keys: {', '.join(unknown)}. It may have: {', '.join(KEYS)}.")
+        for key in values:
+            wanted = dict if key in ("classes", "rename") else list | tuple
+            if not isinstance(values[key], wanted):
+                kind = "a table" if wanted is dict else "a list"
+                raise DatasetError(f"In the label map {key} must be {kind}: it is {values[key]!r}.")
+        classes = dict(values.get("classes", {}))
+        for name, group in classes.items():
+            if group not in get_args(DrawerGroup):
+                drawers = ", ".join(get_args(DrawerGroup))
+                raise DatasetError(f"The label map puts {name!r} into the drawer {group!r}. There are: {drawers}.")
+        label_map = cls(
+            classes=classes,
+            rename=dict(values.get("rename", {})),
+            auxiliary=tuple(values.get("auxiliary", ())),
+            unlabelled=frozenset(values.get("unlabelled", ())),
+            negatives=frozenset(values.get("negatives", ())),
+            unknown=frozenset(values.get("unknown", ())),
+            drop=frozenset(values.get("drop", ())),
+        )
+        if classes:
+            for label, name in label_map.rename.items():
+                if name not in label_map.outputs:
+                    raise DatasetError(f"The label map renames {label!r} to {name!r}, which is no class of it.")
+        return label_map
+
+    def for_labels(self, labels: Collection[str]) -> "LabelMap":
+        """This map if it has classes; else one in which every label of the data is a class.
+
+        A class whose drawer the default map does not know goes into the drawer `other`.
+        """
+        if self.classes:
+            return self
+        drawers = read_label_map(DEFAULT_LABELS).classes
+        special = self._special | set(self.auxiliary)
+        names = sorted({self.rename.get(label, label) for label in labels if label not in special})
+        return replace(self, classes={name: drawers.get(name.lower(), "other") for name in names})
+
+
+def read_label_map(path: Path) -> LabelMap:
+    """Read a TOML label map.
+
+    Raises:
+        DatasetError: absent, no TOML, or not a label map.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DatasetError(f"The label map {path} cannot be read ({error.strerror}).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DatasetError(f"The label map {path} is not TOML: {error}.") from error
+    return LabelMap.from_dict(values)
+
+
+def every_label_a_class() -> LabelMap:
+    """The map for class folders: each is a class, but for those that `benchmarks.negatives` writes."""
+    default = read_label_map(DEFAULT_LABELS)
+    other_styles = frozenset(label for label in default.unlabelled if label.startswith("other-style/"))
+    return LabelMap(classes={}, unlabelled=other_styles, negatives=default.negatives, unknown=default.unknown)

