@@ -264,23 +264,24 @@ class Artifact:
         return preprocessed
 
     @torch.inference_mode()
+    def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """float32 (N, C, S, S) -> class logits (N, K) and garment logits (N,), or None where the network has none."""
+        outputs = self.module(batch)
+        return outputs if isinstance(outputs, tuple) else (outputs, None)
+
     def logits(self, batch: Tensor) -> Tensor:
         """float32 (N, C, S, S) -> (N, K)."""
-        return self._outputs(batch)[0]
+        return self.outputs(batch)[0]
 
     @torch.inference_mode()
     def scores(self, batch: Tensor) -> list[Scores]:
         """float32 (N, C, S, S) -> what the network says about each of the N pictures, in one forward pass."""
-        logits, garment_logits = self._outputs(batch)
+        logits, garment_logits = self.outputs(batch)
         probabilities = torch.softmax(logits / self.card.thresholds.temperature, dim=1)  # (N, K)
         if garment_logits is None:
             return [Scores(row, None) for row in probabilities]
         garment = torch.sigmoid(garment_logits).tolist()
         return [Scores(row, score) for row, score in zip(probabilities, garment, strict=True)]
-
-    def _outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
-        outputs = self.module(batch)
-        return outputs if isinstance(outputs, tuple) else (outputs, None)
 
 
 def read_card(folder: Path) -> Card:

@@ -13,14 +13,6 @@ from tests.tiny_wardrobe import write_tiny_wardrobe
 PICTURES_FOLDER = Path(__file__).parent / "data"
 
 
-# REMOVE THIS FIXTURE WHEN models/wardrobe/1 IS THERE: until then models/ lacks the default model.
-@pytest.fixture(scope="session", autouse=True)
-def _fashion_mnist_is_the_default_model() -> Generator[None, None, None]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("WARDROBE_DEFAULT_MODEL", "fashion-mnist")
-        yield
-
-
 @pytest.fixture(scope="session")
 def models_dir() -> Path:
     return REPOSITORY / "models"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from app.api.examples import PREDICT_RESPONSE
-from app.artifact import read_card
-from app.metrics import Metrics
+from app.artifact import Card, Metrics, RefusalMetrics, read_card
+from app.metrics import Metrics as ServiceMetrics
 from app.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -27,10 +27,67 @@ def settings_table() -> str:
 
 def metrics_table() -> str:
     rows = []
-    for metric in Metrics().registry.collect():
+    for metric in ServiceMetrics().registry.collect():
         suffix = "_total" if metric.type == "counter" else ""
         rows.append(f"| `{metric.name}{suffix}` | {metric.type} | {metric.documentation} |")
     return "\n".join(["| metric | type | meaning |", "|---|---|---|", *rows])
+
+
+def wardrobe_table() -> str:
+    """The photo model's figures, each from its card."""
+    card = read_card(ROOT / "models" / "wardrobe" / "1")
+    test, folds, thresholds = card.metrics["test"], card.metrics["cross-validation"], card.thresholds
+    assert test.grouped is not None
+    assert test.prediction_sets is not None
+    assert folds.grouped is not None
+    assert thresholds.prediction_set is not None
+
+    def spread(interval: tuple[float, float]) -> str:
+        return f"{interval[0]:.1%} to {interval[1]:.1%}"
+
+    refused = "; ".join(f"{row.pictures} {row.refused:.1%} of {row.num_images}" for row in others_refused(card))
+    garments = [row for row in card.refusals if row.is_garment]
+    photos = next(row for row in garments if row.pictures == "photos with one of the classes")
+    styles = ", ".join(
+        f"{row.pictures.removeprefix('other-style/')} {row.refused:.1%} of {row.num_images}"
+        for row in garments
+        if row.pictures.startswith("other-style/")
+    )
+    sets = test.prediction_sets
+    rows = {
+        "test accuracy, ten classes": f"{test.accuracy:.1%} of {test.num_images} photos of {test.grouped.num_groups} "
+        f"senders (95 % interval over senders {spread(test.grouped.accuracy_interval)})",
+        "macro recall": f"{test.grouped.macro_recall:.1%} ({spread(test.grouped.macro_recall_interval)})",
+        "four folds by sender, shorter training": f"{folds.accuracy:.1%} of {folds.num_images:,} photos of "
+        f"{folds.grouped.num_groups} senders ({spread(folds.grouped.accuracy_interval)})",
+        "expected calibration error": f"{test.calibration_error:.3f} ({test.calibration_error_uncalibrated:.3f} before "
+        "temperature scaling)",
+        f"{sets.level:.0%} prediction sets": f"the true class is in {sets.coverage:.1%} of them "
+        f"({spread(sets.coverage_interval)}), mean size {sets.mean_size:.2f}",
+        "decision `sorted`": decision_figures(test, "decision: sorted"),
+        "decision `review`": decision_figures(test, "decision: review"),
+        "called no garment: things that are none": refused,
+        "called no garment: garments": f"test photos {photos.refused:.1%} of {photos.num_images}; "
+        f"other styles: {styles}",
+        "parameters; files": f"{card.training.num_parameters / 1e6:.2f} million; {file_sizes()}",
+        "training": f"{card.training.seconds / 60:.0f} minutes, {card.training.device}",
+    }
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+
+
+def others_refused(card: Card) -> list[RefusalMetrics]:
+    return [row for row in card.refusals if not row.is_garment]
+
+
+def decision_figures(metrics: Metrics, name: str) -> str:
+    figures = metrics.slices[name]
+    share = figures.num_images / metrics.num_images
+    return f"{share:.1%} of the photos; the label is right for {figures.accuracy:.1%} of them"
+
+
+def file_sizes() -> str:
+    folder = ROOT / "models" / "wardrobe" / "1"
+    return ", ".join(f"{name} {(folder / name).stat().st_size / 1e6:.1f} MB" for name in ("model.pt", "model.onnx"))
 
 
 def console_blocks() -> list[tuple[str, str]]:
@@ -69,6 +126,10 @@ def test_the_results_table_is_that_of_the_card() -> None:
     assert card.training.command in README
 
 
+def test_the_photo_models_table_is_that_of_the_card() -> None:
+    assert wardrobe_table() in README
+
+
 @pytest.mark.parametrize(("command", "printed"), console_blocks())
 def test_an_example_request_prints_what_the_readme_shows(command: str, printed: str, service_url: str) -> None:
     command = command.replace("http://127.0.0.1:8000", service_url)
@@ -79,11 +140,11 @@ def test_an_example_request_prints_what_the_readme_shows(command: str, printed: 
 
 
 def test_the_readme_shows_example_requests() -> None:
-    assert len(console_blocks()) == 2
+    assert len(console_blocks()) == 3
 
 
 def test_the_example_in_the_api_description_is_the_answer_in_the_readme() -> None:
-    _, printed = console_blocks()[1]
+    _, printed = console_blocks()[2]
 
     assert rounded(PREDICT_RESPONSE) == rounded(json.loads(printed))
 
@@ -94,4 +155,4 @@ def test_a_make_target_of_the_readme_exists(target: str) -> None:
 
 
 if __name__ == "__main__":
-    print(settings_table(), metrics_table(), sep="\n\n")
+    print(settings_table(), metrics_table(), wardrobe_table(), sep="\n\n")

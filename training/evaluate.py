@@ -18,6 +18,7 @@ from training.data import Dataset
 
 BATCH_SIZE = 256
 NUM_CALIBRATION_BINS = 15  # as in Guo et al. (2017)
+MIN_TEMPERATURE = 0.05  # a few pictures that are all right would ask for 0; chosen, not tuned
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return loss
 
     optimizer.step(closure)
-    return log_temperature.exp().item()
+    return max(MIN_TEMPERATURE, log_temperature.exp().item())
 
 
 def measure(logits: Tensor, labels: Tensor, *, class_names: list[str], temperature: float) -> Metrics:

@@ -241,14 +241,16 @@ async def test_service_serves_what_was_exported(exported: Artifact, sample: Spli
     logits = predict_dataset(exported, pictures)
     expected = torch.softmax(logits / exported.card.thresholds.temperature, 1).max(1)
 
-    async with running(Settings(models_dir=exported.folder.parents[1], num_threads=1)) as client:
+    settings = Settings(models_dir=exported.folder.parents[1], default_model="fashion-mnist", num_threads=1)
+    async with running(settings) as client:
         await wait_for(client, "/health/ready")
         response = await client.post("/predict", files=parts(*(to_png(image.numpy()) for image in pictures.images)))
         card = (await client.get("/models/fashion-mnist")).json()
         report = await client.get("/models/fashion-mnist/report")
 
     answer = response.json()
-    assert answer["model"] == {"name": "fashion-mnist", "version": 1, "digest": exported.digest}
+    model = {"name": "fashion-mnist", "version": 1, "digest": exported.digest}
+    assert [p["model"] for p in answer["predictions"]] == [model] * 8
     assert [p["label"] for p in answer["predictions"]] == [CLASS_NAMES[k] for k in expected.indices.tolist()]
     assert [p["probability"] for p in answer["predictions"]] == pytest.approx(expected.values.tolist(), abs=1e-4)
     assert card["metrics"]["validation"]["accuracy"] == exported.card.metrics["validation"].accuracy

@@ -207,7 +207,10 @@ def evaluate_command(
     dataset = load(sources, label_map, columns, PhotoConfig.from_dict(values))
     if dataset.sha256 not in card.data.sha256.values():
         raise ConfigError(f"{', '.join(map(str, sources))} is not the data that {folder} was trained and split on.")
-    studies = [Study.model_validate_json(path.read_bytes()) for path in study or []]
+    try:
+        studies = [Study.model_validate_json(path.read_bytes()) for path in study or []]
+    except (OSError, ValidationError) as error:
+        raise ConfigError(f"--study wants JSON with title, text, columns and rows: {error}.") from error
     outcome = evaluate_photos_on_test(folder, dataset, studies=studies, gallery=gallery)
     print_photo_figures("test", outcome.measured, outcome.refusals)
     if outcome.recorded is None:

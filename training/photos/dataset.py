@@ -5,6 +5,7 @@ Whatever cannot be used is left out, with its reason, and counted in the summary
 
 import csv
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -152,13 +153,14 @@ def read_rows(source: Path, columns: Columns) -> tuple[list[Row], list[Dropped]]
 
 def read_csv(path: Path, columns: Columns) -> tuple[list[Row], list[Dropped]]:
     """A row for each line; the image column is a path or a file name without suffix, here or in `images/`."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        header = reader.fieldnames or []
-        for needed in (columns.image, columns.label, columns.part):
-            if needed and needed not in header:
-                raise DatasetError(f"{path} has no column {needed!r}; it has {', '.join(header)}.")
-        records = list(reader)
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
+        header, records = reader.fieldnames or [], list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path} cannot be read as a CSV file in UTF-8: {error}.") from error
+    for needed in (columns.image, columns.label, columns.part):
+        if needed and needed not in header:
+            raise DatasetError(f"{path} has no column {needed!r}; it has {', '.join(header)}.")
     files: dict[str, Path] = {}
     for folder in (path.parent, path.parent / "images"):
         for file_path in sorted(folder.glob("*")):
@@ -258,7 +260,7 @@ def load_photos(
         label_map=label_map,
         dropped=dropped,
         columns=columns,
-        source=", ".join(source.name for source in sources),
+        source=", ".join(source.absolute().name for source in sources),
         sha256=hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
         num_excluded=int(excluded.sum()),
     )

@@ -192,7 +192,8 @@ def fit_thresholds(predictions: Predictions, photos: Photos, *, num_classes: int
     negatives = photos.targets == NOT_A_GARMENT
     garment_score = None
     if predictions.garment is not None and negatives.any():  # else the garment head has learned nothing
-        garment_score = fit_garment_threshold(predictions.garment[~negatives], predictions.garment[negatives])
+        labelled = photos.targets >= 0  # garments in other styles are measured, not fitted on: they are too few
+        garment_score = fit_garment_threshold(predictions.garment[labelled], predictions.garment[negatives])
     return Thresholds(
         temperature=temperature,
         prediction_set=rule,
@@ -342,7 +343,12 @@ def _draft_card(result: PhotoFitResult, dataset: PhotoDataset, about: About, fol
             num_train=len(dataset.photos.part(TRAIN)),
             num_validation=len(dataset.photos.part(VALIDATION)),
             num_test=len(dataset.photos.part(TEST)),
-            split_rule=f"no sender or source is in two parts; stratified by label, seed {config.seed}",
+            split_rule="no sender or source is in two parts; "
+            + (
+                f"the column {dataset.columns.part!r} of the data"
+                if dataset.columns.part
+                else f"stratified by label, seed {config.seed}"
+            ),
         ),
         metrics={},
         robustness=None,

@@ -31,9 +31,13 @@ class PhotoNetwork(nn.Module):
         self.garment = nn.Linear(NUM_FEATURES, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.backbone.extract_features(x)  # (N, 1280, S/32, S/32)
-        features = self.dropout(x.mean((2, 3)))  # (N, 1280)
+        features = self.dropout(self.features(x))
         return self.classes(features), self.garment(features)[:, 0]
+
+    def features(self, x: Tensor) -> Tensor:
+        """(N, 1280), pooled over the picture."""
+        x = self.backbone.extract_features(x)  # (N, 1280, S/32, S/32)
+        return x.mean((2, 3))
 
     def stages(self) -> Iterator[nn.Module]:
         """From the picture to the heads: stem, each block, last convolution, heads."""

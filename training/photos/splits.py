@@ -22,7 +22,8 @@ def split_by_group(
     """The part of each row: whole groups, each label spread over the parts by their `shares` as far as groups allow.
 
     Large groups first, each into the part that lacks its labels most (after Sechidis et al., On the stratification of
-    multi-label data, 2011). A group that would be more than MAX_GROUP_SHARE of a part goes to a larger one.
+    multi-label data, 2011). A group larger than the average that would be more than MAX_GROUP_SHARE of a part goes to a
+    larger part.
     """
     if not labels:
         return []
@@ -43,7 +44,7 @@ def split_by_group(
     for group in order:
         size = counts[group].sum()
         need = (missing / np.maximum(wanted, 1e-9)) @ counts[group]  # (parts,)
-        too_large = (size > MAX_GROUP_SHARE * wanted.sum(1)) & (size > 1)
+        too_large = (size > MAX_GROUP_SHARE * wanted.sum(1)) & (size > totals.sum() / len(counts))
         too_large[wanted.sum(1) == wanted.sum(1).max()] = False
         chosen = int(np.argmax(np.where(too_large, -np.inf, need))) if not too_large.all() else largest
         missing[chosen] -= counts[group]

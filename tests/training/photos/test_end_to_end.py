@@ -1,0 +1,358 @@
+"""Train on drawn photos from the command line, export, evaluate, serve."""
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from app.artifact import Artifact, load_artifact, read_card
+from app.images import decode
+from app.settings import Settings
+from tests.app.service import parts, running, wait_for
+from tests.process import REPOSITORY, serving
+from tests.training.photos.conftest import draw_garment, draw_noise
+from tests.training.photos.test_fit import StoppedAfterOneEpoch
+from training.__main__ import cli, main
+from training.fit import load_checkpoint
+from training.photos import fit as fit_module
+
+TINY = ["--sizes", "32", "--epochs", "2", "--batch-size", "16"]
+
+
+@contextlib.contextmanager
+def command_line(folder: Path) -> Generator[Callable[..., tuple[int, str]], None, None]:
+    """`python -m training photos ...` in that folder, in this process: exit status and output."""
+
+    def invoke(*words: str) -> tuple[int, str]:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.chdir(folder)
+            monkeypatch.setattr(sys, "argv", ["training", "photos", *words])
+            result = CliRunner().invoke(cli, ["photos", *words])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.output
+
+    yield invoke
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the commands said, and what is left in their folder."""
+
+    folder: Path
+    interrupted: tuple[int, str]
+    output: str
+
+    @property
+    def artifact_folder(self) -> Path:
+        return self.folder / "models" / "wardrobe" / "1"
+
+
+@pytest.fixture(scope="session")
+def trained(garments_folder: Path, negatives_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Interrupted after the first epoch, resumed with the command that was printed, exported. Look, do not write."""
+    folder = tmp_path_factory.mktemp("trained")
+    labels = ["--labels", str(garments_folder / "labels.toml")]
+    with command_line(folder) as invoke:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(fit_module, "FitProgress", StoppedAfterOneEpoch)
+            interrupted = invoke("train", str(garments_folder), str(negatives_folder), *labels, *TINY)
+        hint = re.search(r"go on with: python -m training photos (.*)", interrupted[1])
+        assert hint, interrupted[1]
+        status, output = invoke(*shlex.split(hint[1]))
+    assert status == 0, output
+    return Trained(folder, interrupted, output)
+
+
+@pytest.fixture(scope="session")
+def artifact(trained: Trained) -> Artifact:
+    return load_artifact(trained.artifact_folder)
+
+
+@pytest.fixture(scope="session")
+def own_model(class_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with models/my-photos/1, trained by `python -m training` on class folders, and what it said."""
+    folder = tmp_path_factory.mktemp("own")
+    command = ["photos", "train", str(class_folders), "--name", "my-photos", "--gallery", *TINY]
+    process = subprocess.run(
+        [sys.executable, "-m", "training", *command],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return folder, process.stdout
+
+
+def test_ctrl_c_says_how_to_go_on(trained: Trained) -> None:
+    """Exit status 130, the finished epoch is kept, nothing is exported; the hint resumes as printed."""
+    status, output = trained.interrupted
+
+    assert status == 130
+    assert "epoch   1/2" in output
+    assert "Stopped. runs/wardrobe/checkpoint.pt holds what the finished epochs gave" in output
+    assert "Wrote" not in output
+    assert "epoch   1/2" not in trained.output
+    assert "epoch   2/2" in trained.output
+    assert len(load_checkpoint(trained.folder / "runs" / "wardrobe" / "checkpoint.pt")["history"]) == 2
+
+
+def test_train_says_what_it_used_and_how_good_it_is(trained: Trained, artifact: Artifact) -> None:
+    """The table of labels, the time left, the figures of the card, and the next command."""
+    validation = artifact.card.metrics["validation"]
+
+    for text in (
+        "T-Shirt",
+        "(no garment)",
+        "min left",
+        f"validation accuracy {validation.accuracy:.2%} (n = {validation.num_images}",
+        "95% prediction sets: coverage",
+        "called no garment:",
+        "Wrote models/wardrobe/1. Next: python -m training photos evaluate models/wardrobe/1",
+    ):
+        assert text in trained.output
+
+
+def test_card_says_what_was_trained(trained: Trained, artifact: Artifact, garments_folder: Path) -> None:
+    """Classes and drawers, sizes of the parts, thresholds, figures with their groups, and what is refused."""
+    card = artifact.card
+
+    assert [(info.label, info.group) for info in card.classes] == [
+        ("shirt", "tops"),
+        ("pants", "bottoms"),
+        ("hat", "headwear"),
+    ]
+    assert card.data.num_train + card.data.num_validation + card.data.num_test == 92
+    assert list(card.metrics) == ["validation"]  # the test part is not looked at
+    validation = card.metrics["validation"]
+    assert validation.num_images == card.data.num_validation - 4
+    assert validation.grouped is not None
+    assert validation.prediction_sets is not None
+    assert "photos marked 'kids' in the data" in validation.slices
+    assert card.thresholds.prediction_set is not None
+    assert card.thresholds.review_below is not None
+    assert card.thresholds.garment_score is not None
+    assert {row.pictures: row.is_garment for row in card.refusals} == {
+        "photos with one of the classes": True,
+        "photos marked 'kids' in the data": True,
+        "not-a-garment": False,
+    }
+    assert card.training.config["sizes"] == [32]
+    assert card.training.config["label_map"]["rename"]["T-Shirt"] == "shirt"
+    assert card.training.command.startswith(f"python -m training photos train {garments_folder}")
+    assert "--resume" not in card.training.command
+    assert len(card.training.history) == 2
+    assert card.input.size_pixels == 32
+    assert len(card.golden) == 3
+
+
+def test_exported_files_name_no_path_of_the_machine(trained: Trained) -> None:
+    """But for the command, which the user gave."""
+    contents = {path.name: path.read_bytes() for path in trained.artifact_folder.iterdir()}
+
+    assert sorted(contents) == ["card.json", "model.onnx", "model.pt", "report.html"]
+    for name in ("model.onnx", "model.pt"):
+        assert str(REPOSITORY).encode() not in contents[name]
+        assert str(trained.folder).encode() not in contents[name]
+
+
+def test_onnx_runtime_agrees_with_torchscript(artifact: Artifact) -> None:
+    """Class logits and garment score, in batches of several sizes."""
+    session = onnxruntime.InferenceSession(artifact.folder / "model.onnx", providers=["CPUExecutionProvider"])
+    inputs = torch.stack([artifact.preprocess(np.asarray(draw_garment("Hat", seed))) for seed in range(5)])
+
+    for num_images in (1, 2, 5):
+        batch = inputs[:num_images]
+        logits, garment = session.run(["logits", "garment"], {"images": batch.numpy()})
+        scores = [score.garment for score in artifact.scores(batch)]
+        assert logits.shape == (num_images, 3)
+        assert np.abs(logits - artifact.logits(batch).numpy()).max() < 1e-3
+        assert 1 / (1 + np.exp(-garment)) == pytest.approx(scores, abs=1e-3)
+
+
+def test_preprocess_squeezes_the_whole_picture(artifact: Artifact) -> None:
+    """Of any shape: a plain colour gives that colour, standardised as the ImageNet weights want it."""
+    for shape in ((1, 1, 3), (50, 500, 3)):
+        prepared = artifact.preprocess(np.full(shape, 191, np.uint8))
+
+        assert prepared.shape == (3, 32, 32)
+        assert prepared.numpy() == pytest.approx((191 - 127) / 128, abs=1e-5)
+
+
+def test_report_shows_no_photo_unless_asked_for(trained: Trained, own_model: tuple[Path, str]) -> None:
+    """Curves, confusion matrix and reliability are its only pictures; misclassified photos are named."""
+    page = (trained.artifact_folder / "report.html").read_text(encoding="utf-8")
+    with_gallery = (own_model[0] / "models" / "my-photos" / "1" / "report.html").read_text(encoding="utf-8")
+
+    assert page.count("data:image/png;base64,") == 3
+    num_wrong = _num_wrong(trained.artifact_folder)
+    assert num_wrong == len(set(re.findall(r"<td>photo-\d+</td>", page)))
+    num_wrong = _num_wrong(own_model[0] / "models" / "my-photos" / "1")
+    assert with_gallery.count("data:image/png;base64,") == 3 + num_wrong
+
+
+def _num_wrong(folder: Path) -> int:
+    confusion = torch.tensor(read_card(folder).metrics["validation"].confusion_matrix)
+    return int(confusion.sum() - confusion.diag().sum())
+
+
+def test_test_figures_are_written_once(
+    trained: Trained,
+    garments_folder: Path,
+    negatives_folder: Path,
+    class_folders: Path,
+    snapshot: Callable[[Path], dict[str, bytes]],
+    tmp_path: Path,
+) -> None:
+    """The first evaluation fills card and report, the second compares and changes no byte; other data is refused."""
+    folder = tmp_path / "models" / "wardrobe" / "1"
+    folder.mkdir(parents=True)
+    before = snapshot(trained.artifact_folder)
+    for name, content in before.items():
+        (folder / name).write_bytes(content)
+
+    with command_line(tmp_path) as invoke:
+        words = ["evaluate", "models/wardrobe/1", str(garments_folder), str(negatives_folder)]
+        first = invoke(*words)
+        written = snapshot(folder)
+        second = invoke(*words)
+        with pytest.raises(Exception, match="is not the data that models/wardrobe/1 was trained and split on"):
+            invoke("evaluate", "models/wardrobe/1", str(garments_folder))
+
+    card = load_artifact(folder).card
+    test = card.metrics["test"]
+    assert first[0] == second[0] == 0
+    assert f"test accuracy {test.accuracy:.2%} (n = {test.num_images}" in first[1]
+    assert test.num_images == card.data.num_test - 6
+    assert "Written into models/wardrobe/1" in first[1]
+    assert "says the same" in second[1]
+    assert snapshot(folder) == written
+    assert {name for name in written if written[name] != before[name]} == {"card.json", "report.html"}
+
+
+def test_own_class_folders_become_a_model(own_model: tuple[Path, str]) -> None:
+    """One command on folders: each is a class with its drawer, and pictures of no garment are told apart."""
+    folder, output = own_model
+
+    card = load_artifact(folder / "models" / "my-photos" / "1").card
+
+    assert [(info.label, info.group) for info in card.classes] == [("Hat", "headwear"), ("T-Shirt", "tops")]
+    assert card.thresholds.garment_score is not None
+    assert "(no garment)" in output
+    assert "Wrote models/my-photos/1" in output
+    assert sorted(path.name for path in folder.iterdir()) == ["data", "models", "runs"]
+
+
+def jpeg(label: str, seed: int) -> bytes:
+    buffer = io.BytesIO()
+    image = draw_noise(seed) if label == "noise" else draw_garment(label, seed)
+    image.save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_running_service_answers_photos_with_the_own_model(own_model: tuple[Path, str], tmp_path: Path) -> None:
+    """`python -m app` with the new models folder: a decision with its reason, and the set of labels in doubt."""
+    settings = {"MODELS_DIR": str(own_model[0] / "models"), "DEFAULT_MODEL": "my-photos", "NUM_THREADS": "1"}
+
+    with serving(tmp_path / "log", **settings) as (_, client):
+        (answer,) = client.post("/predict", content=jpeg("Hat", 7)).json()["predictions"]
+
+    assert answer["model"]["name"] == "my-photos"
+    assert answer["decision"] in ("sorted", "review", "not_a_garment")
+    assert answer["reason"]
+    assert answer["label"] == answer["prediction_set"][0]
+    assert set(answer["prediction_set"]) <= {"Hat", "T-Shirt"}
+
+
+async def test_service_decides_as_the_card_says(trained: Trained, artifact: Artifact) -> None:
+    """For each picture the exported network's score, set and decision, by the card's thresholds."""
+    files = [jpeg(label, seed) for label in ("T-Shirt", "Pants", "Hat", "noise") for seed in range(3)]
+    thresholds = artifact.card.thresholds
+    assert thresholds.prediction_set is not None
+    assert thresholds.review_below is not None
+    assert thresholds.garment_score is not None
+    settings = Settings(models_dir=trained.folder / "models", default_model="wardrobe", num_threads=1)
+
+    async with running(settings) as client:
+        await wait_for(client, "/health/ready")
+        answers = (await client.post("/predict", files=parts(*files))).json()["predictions"]
+
+    for content, answer in zip(files, answers, strict=True):
+        (scores,) = artifact.scores(artifact.preprocess(decode(content).pixels)[None])
+        assert scores.garment is not None
+        best = int(scores.probabilities.argmax())
+        likely = scores.probabilities >= thresholds.prediction_set.min_probability
+        alone = int(likely.sum()) <= 1 and scores.probabilities[best] >= thresholds.review_below
+        expected = "sorted" if alone else "review"
+        if scores.garment < thresholds.garment_score:
+            expected = "not_a_garment"
+        assert answer["decision"] == expected
+        assert answer["label"] == artifact.card.class_names[best]
+        assert len(answer["prediction_set"]) == max(1, int(likely.sum()))
+        assert answer["garment_score"] == pytest.approx(scores.garment, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "nowhere"], "nowhere is neither a CSV file nor a folder"),
+        (["train", "nowhere", "--name", "My Model"], "--name 'My Model' may hold lower-case letters"),
+        (["train", "nowhere", "--sizes", "48"], "as many sizes as epochs"),
+        (["train", "nowhere", "--folds", "runs/folds"], "runs/folds holds no cross-validation.json"),
+        (["train", ".", "--exclude", "absent.csv"], "absent.csv is not a CSV file with a column `image`"),
+        (["train", ".", "--labels", "absent.toml"], "The label map absent.toml cannot be read"),
+        (["train", "."], ". holds neither a CSV file nor folders with pictures"),
+        (["folds", ".", "--epochs", "one"], "--epochs 'one' is not a list of whole numbers"),
+        (["evaluate", str(REPOSITORY / "models" / "fashion-mnist" / "1"), "."], "was not trained on photos"),
+    ],
+)
+def test_a_users_mistake_is_one_line(
+    words: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Told before anything is decoded or trained."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["training", "photos", *words])
+
+    with pytest.raises(SystemExit) as caught:
+        main()
+
+    error = capsys.readouterr().err
+    assert caught.value.code == 1
+    assert error.startswith("Error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folds_command_lists_suspects(garments_folder: Path, tmp_path: Path) -> None:
+    """Figures and suspects in the run's folder, of which the second is what --exclude takes."""
+    labels = ["--labels", str(garments_folder / "labels.toml")]
+    options = ["--num-folds", "2", "--sizes", "32", "--epochs", "1", "--batch-size", "16"]
+
+    with command_line(tmp_path) as invoke:
+        status, output = invoke("folds", str(garments_folder), *labels, *options)
+
+    assert status == 0
+    assert "fold 1 of 2" in output
+    assert "cross-validation accuracy" in output
+    assert "labels look wrong: runs/folds/suspects.csv, which --exclude takes" in output
+    found = {path.name for path in (tmp_path / "runs" / "folds").iterdir()}
+    assert found == {"fold-0", "fold-1", "cross-validation.json", "predictions.csv", "suspects.csv"}

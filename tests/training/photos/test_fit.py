@@ -1,0 +1,324 @@
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from app.artifact import EpochRecord
+from training.data import DatasetError
+from training.fit import ResumeError
+from training.photos import fit as fit_module
+from training.photos.config import PhotoConfig
+from training.photos.dataset import PhotoDataset, Photos, Row
+from training.photos.fit import (
+    PhotoFitResult,
+    batch_loss,
+    build_optimizer,
+    build_scheduler,
+    epoch_order,
+    fit_photos,
+    load_photo_run,
+    mixup,
+    num_steps,
+    predict_photos,
+    standardise,
+)
+from training.photos.labels import NOT_A_GARMENT, UNKNOWN, UNLABELLED
+from training.photos.network import PhotoNetwork
+from training.progress import FitProgress
+
+
+class StoppedAfterOneEpoch(FitProgress):
+    """Ctrl-C as soon as the first epoch's checkpoint is written."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        super().epoch(record)
+        raise KeyboardInterrupt
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def without_pictures(*targets: int) -> Photos:
+    rows = [Row(Path(f"{index}.png"), "any", str(index)) for index in range(len(targets))]
+    return Photos(rows, torch.zeros(len(targets), 3, 1, 1, dtype=torch.uint8), torch.tensor(targets))
+
+
+def test_epoch_holds_every_garment_once_and_a_draw_of_the_rest() -> None:
+    """8 garments, and of 20 pictures of no garment a quarter of that: 2, others in another epoch."""
+    train = without_pictures(*[0, 1, UNLABELLED, 2] * 2, *[NOT_A_GARMENT] * 20)
+    config = PhotoConfig(negative_share=0.25)
+
+    orders = [epoch_order(train, config, generator(seed)).tolist() for seed in range(40)]
+
+    for order in orders:
+        assert len(order) == 10
+        assert set(range(8)) < set(order)
+    assert len({tuple(order) for order in orders}) == 40
+    assert {index for order in orders for index in order} == set(range(28))
+    assert orders[0] == epoch_order(train, config, generator(0)).tolist()
+
+
+@pytest.mark.parametrize("num_garments", [7, 8, 9, 15, 16, 17])
+@pytest.mark.parametrize("num_negatives", [0, 1, 50])
+def test_number_of_steps_is_that_of_the_loop(num_garments: int, num_negatives: int) -> None:
+    """Batches of 8, of which a last one of a single picture is left out."""
+    train = without_pictures(*[0] * num_garments, *[NOT_A_GARMENT] * num_negatives)
+    config = PhotoConfig(batch_size=8)
+
+    batches = epoch_order(train, config, generator()).split(config.batch_size)
+
+    assert num_steps(train, config) == sum(len(batch) > 1 for batch in batches)
+
+
+def losses(targets: list[int], **options: float) -> tuple[float, Tensor, Tensor]:
+    """The loss of random logits, and its gradients on class and garment logits."""
+    logits = torch.randn(len(targets), 3, generator=generator(), requires_grad=True)
+    garment_logits = torch.randn(len(targets), generator=generator(), requires_grad=True)
+    loss = batch_loss(logits, garment_logits, torch.tensor(targets), PhotoConfig(**options))
+    loss.backward()
+    assert logits.grad is not None
+    assert garment_logits.grad is not None
+    return loss.item(), logits.grad, garment_logits.grad
+
+
+def test_pictures_without_a_class_teach_only_the_garment_head() -> None:
+    """No gradient on their class logits; a garment pulls its garment logit up, another picture down."""
+    _, classes, garment = losses([0, UNLABELLED, NOT_A_GARMENT])
+
+    assert classes.abs().sum(1).gt(0).tolist() == [True, False, False]
+    assert garment.sign().tolist() == [-1, -1, 1]
+
+
+def test_loss_is_finite_without_any_class() -> None:
+    """And is the garment head's alone."""
+    loss, classes, _ = losses([UNLABELLED, NOT_A_GARMENT], garment_weight=0.0)
+
+    assert loss == 0
+    assert not classes.any()
+
+
+def test_loss_agrees_with_the_formula() -> None:
+    """Cross-entropy over all pictures of the batch plus half the binary one, without smoothing."""
+    logits, garment_logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 5.0]]), torch.tensor([1.0, 3.0])
+
+    loss = batch_loss(
+        logits, garment_logits, torch.tensor([0, NOT_A_GARMENT]), PhotoConfig(label_smoothing=0.0, garment_weight=0.5)
+    )
+
+    of_class = -math.log(math.exp(2) / (math.exp(2) + 2))
+    of_garments = math.log(1 + math.exp(-1)) + math.log(1 + math.exp(3))
+    assert loss.item() == pytest.approx(of_class / 2 + 0.5 * of_garments / 2)
+
+
+def test_mixup_blends_each_picture_with_its_partner() -> None:
+    """One share for the batch; the partners are a permutation of it."""
+    batch = torch.rand(6, 3, 4, 4, generator=generator())
+
+    blended, partner, share = mixup(batch, alpha=0.2, generator=generator(1))
+
+    assert 0 <= share <= 1
+    assert sorted(partner.tolist()) == list(range(6))
+    assert blended.allclose(share * batch + (1 - share) * batch[partner])
+
+
+def test_mixup_shares_are_beta_distributed() -> None:
+    """Beta(0.2, 0.2): mean 1/2, variance 1 / (4 * 1.4)."""
+    batch, source = torch.zeros(2, 3, 1, 1), generator()
+
+    shares = torch.tensor([mixup(batch, alpha=0.2, generator=source)[2] for _ in range(1_000)])
+
+    assert shares.mean().item() == pytest.approx(0.5, abs=0.05)
+    assert shares.var().item() == pytest.approx(1 / 5.6, abs=0.02)
+
+
+def test_without_mixup_pictures_stay_themselves() -> None:
+    batch = torch.rand(4, 3, 2, 2)
+
+    blended, _, share = mixup(batch, alpha=0, generator=generator())
+
+    assert share == 1
+    assert blended.equal(batch)
+
+
+def test_learning_rate_falls_towards_the_picture_and_over_time() -> None:
+    """Each stage has layer_decay times the rate of the next; all warm up together and end at 0."""
+    config = PhotoConfig(sizes=(32,), epochs=(4,), warmup_epochs=1.0, layer_decay=0.5, learning_rate=0.8)
+    network = PhotoNetwork(3, pretrained=False)
+    optimizer = build_optimizer(network, config)
+    scheduler = build_scheduler(optimizer, config, steps_per_epoch=4)
+
+    rates = []
+    for _ in range(17):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+
+    stages = len(list(network.stages()))
+    assert stages == 19
+    assert rates[3] == pytest.approx([0.8 * 0.5 ** (18 - index // 2) for index in range(2 * stages)])
+    assert [rate[-1] for rate in rates[:4]] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert rates[10][-1] == pytest.approx(0.4)
+    assert rates[16][-1] == pytest.approx(0)
+
+
+def test_every_parameter_is_optimised_once_and_only_weights_decay() -> None:
+    network = PhotoNetwork(3, pretrained=False)
+
+    groups = build_optimizer(network, PhotoConfig(weight_decay=0.02)).param_groups
+
+    found = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(found) == sorted(id(parameter) for parameter in network.parameters())
+    for group in groups:
+        assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] > 0}
+
+
+@pytest.mark.parametrize("num_frozen", [0, 3])
+def test_frozen_blocks_stay_as_they_were(num_frozen: int) -> None:
+    """After a step, weights and BatchNorm statistics of stem and first blocks are unchanged, all others changed."""
+    torch.manual_seed(0)
+    network = PhotoNetwork(3, pretrained=False)
+    config = PhotoConfig()
+    before = [[value.clone() for value in stage.state_dict().values()] for stage in network.stages()]
+
+    network.train()
+    network.freeze(num_frozen)
+    logits, garment = network(torch.randn(4, 3, 64, 64))
+    batch_loss(logits, garment, torch.tensor([0, 1, 2, NOT_A_GARMENT]), config).backward()
+    build_optimizer(network, config).step()
+
+    changed = [
+        [not value.equal(old) for value, old in zip(stage.state_dict().values(), values, strict=True)]
+        for stage, values in zip(network.stages(), before, strict=True)
+    ]
+    first = 1 + num_frozen if num_frozen else 0
+    assert not any(any(stage) for stage in changed[:first])
+    # Drop-connect may skip a block of all four pictures; its BatchNorm statistics move all the same.
+    assert all(any(stage) for stage in changed[first:])
+
+
+def test_network_memorises_a_batch(drawn: PhotoDataset) -> None:
+    """Eight pictures, a few steps: classes and garment scores are right, each with more than 90 %."""
+    torch.manual_seed(0)
+    chosen = [*range(6), len(drawn.photos) - 1, len(drawn.photos) - 2]
+    photos = drawn.photos.subset(chosen)
+    config = PhotoConfig(sizes=(32,), epochs=(1,), label_smoothing=0.0, learning_rate=3e-3)
+    network = PhotoNetwork(3)
+    optimizer = build_optimizer(network, config)
+    inputs = standardise(torch.nn.functional.interpolate(photos.images.float() / 255, size=32, mode="area"))
+
+    network.eval()  # no dropout, and statistics that a batch of eight does not give
+    for _ in range(25):
+        loss = batch_loss(*network(inputs), photos.targets, config)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    logits, garment_logits = network(inputs)
+    assert photos.targets.tolist() == [0, 1, 2, 0, 1, 2, NOT_A_GARMENT, NOT_A_GARMENT]
+    assert torch.softmax(logits[:6], 1).gather(1, photos.targets[:6, None]).min() > 0.9
+    assert (garment_logits.sigmoid() > 0.5).tolist() == [True] * 6 + [False] * 2
+
+
+@pytest.fixture(scope="session")
+def straight(
+    drawn: PhotoDataset, tiny_photo_config: PhotoConfig, tmp_path_factory: pytest.TempPathFactory
+) -> PhotoFitResult:
+    """Trained without interruption."""
+    return fit_photos(drawn, tiny_photo_config, run_folder=tmp_path_factory.mktemp("straight"), device="cpu")
+
+
+@pytest.fixture
+def stopped_run(
+    drawn: PhotoDataset, tiny_photo_config: PhotoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The folder of a run that was interrupted after its first epoch."""
+    with monkeypatch.context() as context:
+        context.setattr(fit_module, "FitProgress", StoppedAfterOneEpoch)
+        with pytest.raises(KeyboardInterrupt):
+            fit_photos(drawn, tiny_photo_config, run_folder=tmp_path / "run", device="cpu")
+    return tmp_path / "run"
+
+
+def figures(result: PhotoFitResult) -> list[dict[str, float]]:
+    return [record.model_dump(exclude={"seconds"}) for record in result.history]
+
+
+def test_resumed_run_equals_an_uninterrupted_one(
+    straight: PhotoFitResult, stopped_run: Path, drawn: PhotoDataset, tiny_photo_config: PhotoConfig
+) -> None:
+    """Bit for bit: averaged weights, BatchNorm statistics and figures. Once finished, resuming changes nothing."""
+    stopped = load_photo_run(stopped_run)
+
+    resumed = fit_photos(drawn, tiny_photo_config, run_folder=stopped_run, resume=True, device="cpu")
+    again = fit_photos(drawn, tiny_photo_config, run_folder=stopped_run, resume=True, device="cpu")
+
+    assert figures(stopped) == figures(straight)[:1]
+    assert figures(resumed) == figures(again) == figures(straight)
+    expected = straight.network.state_dict()
+    assert all(expected[name].equal(value) for name, value in resumed.network.state_dict().items())
+    assert all(expected[name].equal(value) for name, value in again.network.state_dict().items())
+    assert not all(expected[name].equal(value) for name, value in stopped.network.state_dict().items())
+
+
+def test_resuming_another_run_is_refused(
+    stopped_run: Path, drawn: PhotoDataset, tiny_photo_config: PhotoConfig
+) -> None:
+    """Another config, other data, other trust in labels; and a new run never overwrites an old one."""
+    refused = [
+        (drawn, replace(tiny_photo_config, learning_rate=0.01), "learning_rate was 0.001, is 0.01"),
+        (replace(drawn, sha256="0" * 64), tiny_photo_config, "sha256 was"),
+        (replace(drawn, num_excluded=5), tiny_photo_config, "num_excluded was 0, is 5"),
+    ]
+
+    for dataset, config, message in refused:
+        with pytest.raises(ResumeError, match=message):
+            fit_photos(dataset, config, run_folder=stopped_run, resume=True, device="cpu")
+    with pytest.raises(ResumeError, match="Go on with --resume, or give another --run"):
+        fit_photos(drawn, tiny_photo_config, run_folder=stopped_run, device="cpu")
+
+
+def test_resuming_without_a_checkpoint_is_refused(
+    drawn: PhotoDataset, tiny_photo_config: PhotoConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(ResumeError, match="Start without --resume"):
+        fit_photos(drawn, tiny_photo_config, run_folder=tmp_path, resume=True, device="cpu")
+
+
+def test_run_tells_how_it_went(straight: PhotoFitResult, drawn: PhotoDataset, tiny_photo_config: PhotoConfig) -> None:
+    """The last validation figure is that of the network in the result, over photos with one of the classes."""
+    validation = drawn.photos.part("validation").with_class(3)
+
+    logits, garment_logits = predict_photos(straight.network, validation, size_pixels=32, device="cpu")
+
+    assert logits.shape == (len(validation), 4)  # three classes and an auxiliary one
+    assert garment_logits.shape == (len(validation),)
+    accuracy = (logits[:, :3].argmax(1) == validation.targets).double().mean().item()
+    assert straight.history[-1].validation_accuracy == accuracy
+    assert [record.epoch for record in straight.history] == [1, 2]
+    assert straight.config == tiny_photo_config
+    assert straight.label_map == drawn.label_map
+    assert straight.device.startswith("cpu")
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_part_without_photos_is_refused(
+    part: str, drawn: PhotoDataset, tiny_photo_config: PhotoConfig, tmp_path: Path
+) -> None:
+    """Before anything is trained: the message says which part, and what would help."""
+    photos = drawn.photos.subset(i for i, row in enumerate(drawn.photos.rows) if row.part != part)
+
+    with pytest.raises(DatasetError, match=f"The {part} part has 0 photos with a class. It takes more photos"):
+        fit_photos(replace(drawn, photos=photos), tiny_photo_config, run_folder=tmp_path / "run", device="cpu")
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_class_would_not_be_mistaken_for_one() -> None:
+    """It never reaches training; if it did, no class would learn from it."""
+    _, classes, _ = losses([UNKNOWN, 0])
+
+    assert not classes[0].any()
