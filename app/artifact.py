@@ -63,6 +63,12 @@ class PredictionSetRule(_CardPart):
     level: Share = Field(description="Share of pictures whose true class is to be in the set.", examples=[0.95])
     min_probability: Share
 
+    def members(self, probabilities: Tensor) -> Tensor:
+        """(..., K) float32 -> bool (..., K): the classes in the set of each picture."""
+        num_classes = probabilities.shape[-1]
+        best = torch.nn.functional.one_hot(probabilities.argmax(-1), num_classes).bool()
+        return (probabilities >= self.min_probability) | best
+
 
 class Thresholds(_CardPart):
     """Numbers fitted on the validation part that turn logits into answers."""

@@ -1,6 +1,5 @@
 """Train the models. fit, export and evaluate are of Fashion-MNIST; photos is of real photos."""
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +11,8 @@ from app.errors import WardrobeError
 from training.config import ConfigError, FitConfig, Optimizer, Precision
 from training.data import Splits, load_fashion_mnist
 from training.export import evaluate_on_test, export
-from training.fit import CHECKPOINT_NAME, fit, load_fit_result
-from training.options import joined, option, parse_counts, print_metrics
+from training.fit import fit, load_fit_result
+from training.options import command_line, joined, option, parse_counts, print_metrics, stoppable
 from training.photos.cli import cli as photos_cli
 
 DEFAULTS = FitConfig()
@@ -90,12 +89,8 @@ def fit_command(
         precision=precision,
     )
     splits = load(data, num_validation=num_validation, seed=seed)
-    command = shlex.join(["python", "-m", "training", *(word for word in sys.argv[1:] if word != "--resume")])
-    try:
-        fit(splits, config, run_folder=run, resume=resume, command=command)
-    except KeyboardInterrupt:
-        print(f"\nStopped. {run / CHECKPOINT_NAME} holds what the finished epochs gave; go on with: {command} --resume")
-        raise typer.Exit(130) from None
+    with stoppable(run):
+        fit(splits, config, run_folder=run, resume=resume, command=command_line())
     print(f"Done. Next: python -m training export --run {run}")
 
 

@@ -20,7 +20,22 @@ class ConfigError(WardrobeError):
 
 
 @dataclass(frozen=True, slots=True)
-class FitConfig:
+class PlainConfig:
+    """What a config needs to travel as JSON."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for the checkpoint and the card."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        options: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**options)
+
+
+@dataclass(frozen=True, slots=True)
+class FitConfig(PlainConfig):
     """Every choice that changes the weights. Stored in the checkpoint and in the model card."""
 
     epochs: int = 70  # what two cores do in an hour and a half
@@ -57,13 +72,3 @@ class FitConfig:
             raise ConfigError("Warm-up, weight decay and seed must be at least 0.")
         if min(self.widths) < 1 or min(self.blocks) < 0:
             raise ConfigError("Widths must be at least 1 and blocks at least 0.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, for the checkpoint and the card."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
-        options: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**options)

@@ -238,9 +238,17 @@ def build_optimizer(network: nn.Module, config: FitConfig) -> torch.optim.Optimi
 def build_scheduler(
     optimizer: torch.optim.Optimizer, config: FitConfig, *, steps_per_epoch: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
+    return warmup_cosine(
+        optimizer,
+        num_warmup=max(1, round(config.warmup_epochs * steps_per_epoch)),
+        num_steps=config.epochs * steps_per_epoch,
+    )
+
+
+def warmup_cosine(
+    optimizer: torch.optim.Optimizer, *, num_warmup: int, num_steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
     """Linear warm-up, then half a cosine down to 0 at the last step (Loshchilov and Hutter, SGDR, 2016)."""
-    num_warmup = max(1, round(config.warmup_epochs * steps_per_epoch))
-    num_steps = config.epochs * steps_per_epoch
 
     def factor(step: int) -> float:
         if step < num_warmup:

@@ -1,11 +1,17 @@
 """What the command lines of both models share."""
 
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from app.artifact import Metrics
 from training.config import ConfigError
+from training.fit import CHECKPOINT_NAME
 
 
 def option(text: str, panel: str | None = None, *names: str) -> Any:
@@ -22,6 +28,24 @@ def parse_counts(name: str, text: str) -> tuple[int, ...]:
         return tuple(int(word) for word in text.split(","))
     except ValueError as error:
         raise ConfigError(f"--{name} {text!r} is not a list of whole numbers like 32,64,128.") from error
+
+
+def command_line() -> str:
+    """What was typed, without --resume: the command that the run is of."""
+    return shlex.join(["python", "-m", "training", *(word for word in sys.argv[1:] if word != "--resume")])
+
+
+@contextmanager
+def stoppable(run: Path) -> Iterator[None]:
+    """Ctrl-C ends the process with a line that says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(
+            f"\nStopped. {run / CHECKPOINT_NAME} holds what the finished epochs gave; "
+            f"go on with: {command_line()} --resume"
+        )
+        raise typer.Exit(130) from None
 
 
 def print_metrics(part: str, metrics: Metrics) -> None:

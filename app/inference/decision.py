@@ -36,9 +36,7 @@ def decide(scores: Scores, card: Card) -> Verdict:
     """
     thresholds, rule = card.thresholds, card.thresholds.prediction_set
     order = ranking(scores.probabilities)
-    set_size = 1  # the most probable class is in the set, however improbable it is
-    if rule is not None:  # compared in float32, as tensors are where the threshold is measured
-        set_size = max(1, int((scores.probabilities >= rule.min_probability).sum()))
+    set_size = 1 if rule is None else int(rule.members(scores.probabilities).sum())
     likely = [card.classes[index] for index in order[:set_size]]
     probabilities = [f"{scores.probabilities[index]:.1%}" for index in order[:set_size]]
     prediction_set = None if rule is None else tuple(likely)

@@ -30,17 +30,11 @@ def fit_prediction_set(
     return PredictionSetRule(level=level, min_probability=scores.sort(descending=True).values[rank - 1].item())
 
 
-def prediction_sets(probabilities: Tensor, rule: PredictionSetRule) -> Tensor:
-    """Bool (N, K): the classes in each picture's set; the most probable one always is."""
-    best = torch.nn.functional.one_hot(probabilities.argmax(1), probabilities.shape[1]).bool()
-    return (probabilities >= rule.min_probability) | best
-
-
 def fit_review_threshold(
     probabilities: Tensor, labels: Tensor, rule: PredictionSetRule, *, accuracy: float = SORTED_ACCURACY
 ) -> float:
     """The lowest probability from which on labels with a set of one are right with this `accuracy`; 1 if none is."""
-    alone = prediction_sets(probabilities, rule).sum(1) == 1
+    alone = rule.members(probabilities).sum(1) == 1
     confidence, predicted = probabilities[alone].max(1)
     confidence, order = confidence.sort(descending=True)
     right = (predicted == labels[alone])[order].double()

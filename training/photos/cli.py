@@ -12,8 +12,7 @@ from pydantic import ValidationError
 
 from app.artifact import Metrics, RefusalMetrics, Study, read_card
 from training.config import ConfigError
-from training.fit import CHECKPOINT_NAME
-from training.options import joined, option, parse_counts, print_metrics
+from training.options import command_line, joined, option, parse_counts, print_metrics, stoppable
 from training.photos.config import PhotoConfig
 from training.photos.dataset import Columns, PhotoDataset, is_table, load_photos, read_rows
 from training.photos.export import About, evaluate_photos_on_test, export_photos
@@ -40,8 +39,7 @@ LIMITS = (
     "Knows the classes listed here and no others. A garment of another class gets the label of the nearest one, often "
     "with the decision review.",
     "One garment in a picture: of several it names one.",
-    "The data's labels have errors, and neighbouring classes (shirt and longsleeve, longsleeve and outwear, dress and "
-    "skirt) have no sharp border: part of the error cannot be removed.",
+    "Labels have errors, and neighbouring classes often have no sharp border: part of the error cannot be removed.",
 )
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True)
@@ -121,12 +119,8 @@ def train_command(
     )
     columns = Columns(image_column, label_column, group_column, part_column, slice_column)
     dataset = load(sources, choose_label_map(sources, labels, columns), columns, config, exclude=read_excluded(exclude))
-    command = shlex.join(["python", "-m", "training", *(word for word in sys.argv[1:] if word != "--resume")])
-    try:
-        result = fit_photos(dataset, config, run_folder=run, resume=resume, command=command)
-    except KeyboardInterrupt:
-        print(f"\nStopped. {run / CHECKPOINT_NAME} holds what the finished epochs gave; go on with: {command} --resume")
-        raise typer.Exit(130) from None
+    with stoppable(run):
+        result = fit_photos(dataset, config, run_folder=run, resume=resume, command=command_line())
     print("Exporting, checking parity, calibrating and measuring on the validation photos ...")
     artifact = export_photos(
         result,
@@ -143,6 +137,9 @@ def train_command(
         gallery=gallery,
     )
     print_photo_figures("validation", artifact.card.metrics["validation"], artifact.card.refusals)
+    rule = artifact.card.thresholds.prediction_set
+    if rule is not None and rule.min_probability == 0:
+        print("With so few validation photos no class can be ruled out: every picture will be for review.")
     words = shlex.join(map(str, [artifact.folder, *sources]))
     print(f"Wrote {artifact.folder}. Next: python -m training photos evaluate {words}")
 
@@ -176,8 +173,7 @@ def folds_command(
     )
     columns = Columns(image_column, label_column, group_column, part_column, slice_column)
     dataset = load(sources, choose_label_map(sources, labels, columns), columns, config)
-    command = shlex.join(["python", "-m", "training", *sys.argv[1:]])
-    predictions = cross_validate(dataset, config, num_folds=num_folds, run_folder=run, command=command)
+    predictions = cross_validate(dataset, config, num_folds=num_folds, run_folder=run, command=command_line())
     class_names = list(dataset.label_map.classes)
     metrics = measure_folds(predictions, class_names, columns)
     (run / METRICS_NAME).write_text(metrics.model_dump_json(indent=1) + "\n")

@@ -1,13 +1,12 @@
 """What a photo run can be told. The defaults are the shipped `wardrobe` model's, see the README for what they gave."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
 
-from training.config import ConfigError
+from training.config import ConfigError, PlainConfig
 
 
 @dataclass(frozen=True, slots=True)
-class PhotoConfig:
+class PhotoConfig(PlainConfig):
     """Every choice that changes the weights. Stored in the checkpoint and in the model card."""
 
     sizes: tuple[int, ...] = (128, 160, 224)  # progressive resizing: Howard, fast.ai (2018); Tan and Le (2021)
@@ -60,13 +59,3 @@ class PhotoConfig:
                 return size
             epoch -= count
         raise ConfigError(f"The run has {self.num_epochs} epochs.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, for the checkpoint and the card."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
-        options: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**options)

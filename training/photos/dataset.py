@@ -44,6 +44,11 @@ class Columns:
     part: str = ""  # a split of your own: train, validation, test
     slice: str = "kids"  # rows that say true here are reported apart
 
+    @property
+    def slice_name(self) -> str:
+        """What the report calls the rows that are reported apart."""
+        return f"photos marked {self.slice!r} in the data"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -52,6 +57,7 @@ class Row:
     path: Path
     label: str
     group: str
+    name: str  # as the data names it: what the CSV says, or the path within the class folders
     part: str = ""
     in_slice: bool = False
     source: int = 0  # which of several it came from
@@ -88,7 +94,11 @@ class Photos:
 
     def with_class(self, num_classes: int) -> "Photos":
         """Those whose class is one of the answered ones."""
-        return self.subset(((self.targets >= 0) & (self.targets < num_classes)).nonzero().flatten().tolist())
+        return self.subset(self.has_class(num_classes).nonzero().flatten().tolist())
+
+    def has_class(self, num_classes: int) -> Tensor:
+        """Bool (N,): whether the class is one of the answered ones."""
+        return (self.targets >= 0) & (self.targets < num_classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +189,7 @@ def read_csv(path: Path, columns: Columns) -> tuple[list[Row], list[Dropped]]:
                 path=found,
                 label=record[columns.label] or "",
                 group=record.get(columns.group) or found.stem,
+                name=name,
                 part=(record[columns.part] or "") if columns.part else "",
                 in_slice=(record.get(columns.slice) or "").lower() in ("true", "1", "yes"),
             )
@@ -196,7 +207,8 @@ def read_class_folders(source: Path) -> tuple[list[Row], list[Dropped]]:
         if path.suffix.lower() not in SUFFIXES:
             dropped.append(Dropped(path, f"not a picture: {path.suffix or 'no suffix'}"))
             continue
-        rows.append(Row(path, label, group=inside[0] if len(inside) > 1 else f"{label}/{path.name}"))
+        name = path.relative_to(source).as_posix()
+        rows.append(Row(path, label, group=inside[0] if len(inside) > 1 else name, name=name))
     if not rows:
         raise DatasetError(
             f"{source} holds neither a CSV file nor folders with pictures. Make a folder for each class, with the "
@@ -219,9 +231,9 @@ def load_photos(
 
     `shares` are those of train, validation and test; a part column in the data takes precedence. Each source is split
     by itself, so that a second one does not move the photos of the first; one without classes has shares of its own,
-    and so have pictures of no garment. Garments of unknown classes are all in the test part. Pictures named in
-    `exclude` (file name without suffix) keep teaching that they are garments, but not their label, and only in the
-    training part: held-out figures are of the labels as they are.
+    and so have pictures of no garment. Garments of unknown classes are all in the test part. Rows whose name is in
+    `exclude` keep teaching that they are garments, but not their label, and only in the training part: held-out figures
+    are of the labels as they are.
 
     Raises:
         DatasetError: no usable picture, a label that the map does not know, or a group in two parts.
@@ -253,7 +265,7 @@ def load_photos(
         raise DatasetError(f"None of the {len(rows)} pictures of {', '.join(map(str, sources))} can be used.")
     rows = _with_parts([kept[index] for index in usable], label_map, shares, seed=seed)
     targets = torch.tensor([label_map.target(row.label) for row in rows])  # none is None: those were dropped
-    excluded = torch.tensor([row.part == TRAIN and row.path.stem in exclude for row in rows]) & (targets >= 0)
+    excluded = torch.tensor([row.part == TRAIN and row.name in exclude for row in rows]) & (targets >= 0)
     identity = sorted([digests[i], row.label, row.part] for i, row in zip(usable, rows, strict=True))
     return PhotoDataset(
         photos=Photos(rows, images[usable], targets.masked_fill(excluded, UNLABELLED)),

@@ -137,12 +137,15 @@ def measure_refusals(pictures: str, garment_scores: Tensor, *, threshold: float,
     )
 
 
-def measure_photo_robustness(artifact: Artifact, rows: Sequence[Row], labels: Tensor) -> Robustness:
-    """Accuracy on the same photos in the forms in which people send them; `labels` (N,) are those of the rows."""
-    accuracies = {}
+def measure_photo_robustness(artifact: Artifact, rows: Sequence[Row], labels: Tensor, *, logits: Tensor) -> Robustness:
+    """Accuracy on the same photos in the forms in which people send them.
+
+    `labels` (N,) are those of the rows, `logits` (N, K) what the network says of them as they are.
+    """
+    forms = {"as they are": logits}
     for form, change in FORMS.items():
-        predicted = predict_rows(artifact, rows, description=form, change=change).logits.argmax(1)
-        accuracies[form] = (predicted == labels).double().mean().item()
+        forms[form] = predict_rows(artifact, rows, description=form, change=change).logits
+    accuracies = {form: (found.argmax(1) == labels).double().mean().item() for form, found in forms.items()}
     return Robustness(num_images=len(rows), accuracy=accuracies)
 
 
@@ -159,7 +162,6 @@ def _on_page(image: Image.Image) -> Image.Image:
 
 
 FORMS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "as they are": lambda image: image,
     "turned by 90 degrees": lambda image: image.transpose(Image.Transpose.ROTATE_90),
     "100 px": _small,
     "a third of the light": lambda image: image.point([value // 3 for value in range(256)] * 3),

@@ -47,9 +47,8 @@ from training.photos.calibrate import (
     fit_garment_threshold,
     fit_prediction_set,
     fit_review_threshold,
-    prediction_sets,
 )
-from training.photos.dataset import PhotoDataset, Photos
+from training.photos.dataset import Columns, PhotoDataset, Photos
 from training.photos.evaluate import (
     Predictions,
     measure_photo_robustness,
@@ -117,7 +116,10 @@ def export_photos(
         card = card.model_copy(
             update={
                 "robustness": measure_photo_robustness(
-                    Artifact(folder, card, module), with_class.rows, with_class.targets
+                    Artifact(folder, card, module),
+                    with_class.rows,
+                    with_class.targets,
+                    logits=predictions.logits[photos.has_class(num_classes)],
                 ),
                 "golden": golden_predictions(Artifact(folder, card, module)),
                 "metrics": {VALIDATION: measure_part(predictions, photos, card)}
@@ -152,7 +154,7 @@ def evaluate_photos_on_test(
     artifact = load_artifact(folder)
     card = artifact.card
     photos = dataset.photos.part(TEST)
-    if not has_class(photos, len(card.classes)).any():
+    if not photos.has_class(len(card.classes)).any():
         raise DatasetError("The test part has no photo with a class. It takes more photos, or smaller groups.")
     predictions = predict_rows(artifact, photos.rows, description="test")
     measured = measure_part(predictions, photos, card)
@@ -184,7 +186,7 @@ def check_parity(classifier: ExportedPhotoClassifier, folder: Path, images: Tens
 
 def fit_thresholds(predictions: Predictions, photos: Photos, *, num_classes: int) -> Thresholds:
     """All that turns the network's outputs into answers, from photos that it was not trained on."""
-    with_class = has_class(photos, num_classes)
+    with_class = photos.has_class(num_classes)
     logits, labels = predictions.logits[with_class], photos.targets[with_class]
     temperature = fit_temperature(logits, labels)
     probabilities = torch.softmax(logits / temperature, 1)
@@ -207,7 +209,7 @@ def measure_part(predictions: Predictions, photos: Photos, card: Card) -> Metric
     thresholds = card.thresholds
     assert thresholds.prediction_set is not None
     assert thresholds.review_below is not None
-    chosen = has_class(photos, len(card.classes))
+    chosen = photos.has_class(len(card.classes))
     rows = [row for row, wanted in zip(photos.rows, chosen.tolist(), strict=True) if wanted]
     of_classes = predictions.subset(chosen)
     probabilities = torch.softmax(of_classes.logits / thresholds.temperature, 1)
@@ -217,10 +219,10 @@ def measure_part(predictions: Predictions, photos: Photos, card: Card) -> Metric
         [row.group for row in rows],
         class_names=card.class_names,
         temperature=thresholds.temperature,
-        sets=prediction_sets(probabilities, thresholds.prediction_set),
+        sets=thresholds.prediction_set.members(probabilities),
         level=thresholds.prediction_set.level,
         review_below=thresholds.review_below,
-        slices={marked_photos(card): torch.tensor([row.in_slice for row in rows])},
+        slices={Columns(**card.training.config["columns"]).slice_name: torch.tensor([row.in_slice for row in rows])},
     )
 
 
@@ -231,12 +233,12 @@ def measure_part_refusals(predictions: Predictions, photos: Photos, card: Card) 
         return []
     in_slice = torch.tensor([row.in_slice for row in photos.rows])
     kinds = {
-        "photos with one of the classes": has_class(photos, len(card.classes)),
-        marked_photos(card): in_slice,
+        "photos with one of the classes": photos.has_class(len(card.classes)),
+        Columns(**card.training.config["columns"]).slice_name: in_slice,
     }
     for label in sorted({row.label for row in photos.rows}):
         of_label = torch.tensor([row.label == label for row in photos.rows])
-        if not has_class(photos, len(card.classes))[of_label].any():
+        if not photos.has_class(len(card.classes))[of_label].any():
             kinds[label] = of_label
     return [
         measure_refusals(
@@ -250,20 +252,10 @@ def measure_part_refusals(predictions: Predictions, photos: Photos, card: Card) 
     ]
 
 
-def marked_photos(card: Card) -> str:
-    """What to call the photos that the data's slice column marks."""
-    return f"photos marked {card.training.config['columns']['slice']!r} in the data"
-
-
-def has_class(photos: Photos, num_classes: int) -> Tensor:
-    """Bool (N,): photos whose class is one of the answered ones."""
-    return (photos.targets >= 0) & (photos.targets < num_classes)
-
-
 def write_photo_report(
     card: Card, folder: Path, predictions: Predictions, photos: Photos, *, part: Part, gallery: bool
 ) -> None:
-    chosen = has_class(photos, len(card.classes))
+    chosen = photos.has_class(len(card.classes))
     subset = photos.subset(chosen.nonzero().flatten().tolist())
     write_report(
         card,
@@ -271,7 +263,7 @@ def write_photo_report(
         subset.targets,
         predictions.logits[chosen],
         part=part,
-        names=[row.path.stem for row in subset.rows],
+        names=[row.name for row in subset.rows],
         images=subset.images.permute(0, 2, 3, 1) if gallery else None,
     )
 

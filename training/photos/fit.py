@@ -1,6 +1,5 @@
 """Fine-tune on photos: one straight loop, a checkpoint an epoch, resumable."""
 
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from training.fit import (
     load_checkpoint,
     moving_average,
     save_checkpoint,
+    warmup_cosine,
 )
 from training.photos.augment import augment
 from training.photos.config import PhotoConfig
@@ -211,13 +211,15 @@ def num_steps(train: Photos, config: PhotoConfig) -> int:
 def mixup(batch: Tensor, *, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
     """Blend each picture with another of the batch: blended batch, partner indices, share of the first picture.
 
-    One share for the whole batch, drawn from Beta(alpha, alpha) as in Zhang et al., mixup (2017).
+    One share for the whole batch, from Beta(alpha, alpha) as in Zhang et al., mixup (2017); the first picture has the
+    larger one, so that the training accuracy counts the label that is more in the picture.
     """
     partner = torch.randperm(len(batch), generator=generator, device=generator.device).to(batch.device)
     if alpha == 0:
         return batch, partner, 1.0
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
     share = float(np.random.default_rng(seed).beta(alpha, alpha))
+    share = max(share, 1 - share)
     return share * batch + (1 - share) * batch[partner], partner, share
 
 
@@ -267,13 +269,8 @@ def build_optimizer(network: PhotoNetwork, config: PhotoConfig) -> torch.optim.O
 def build_scheduler(
     optimizer: torch.optim.Optimizer, config: PhotoConfig, *, steps_per_epoch: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear warm-up, then half a cosine down to 0 at the last step (Loshchilov and Hutter, SGDR, 2016)."""
-    num_warmup = max(1, round(config.warmup_epochs * steps_per_epoch))
-    num_steps = config.num_epochs * steps_per_epoch
-
-    def factor(step: int) -> float:
-        if step < num_warmup:
-            return (step + 1) / num_warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / max(1, num_steps - num_warmup)))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return warmup_cosine(
+        optimizer,
+        num_warmup=max(1, round(config.warmup_epochs * steps_per_epoch)),
+        num_steps=config.num_epochs * steps_per_epoch,
+    )

@@ -16,7 +16,7 @@ from app.artifact import Metrics
 from training.config import ConfigError
 from training.evaluate import fit_temperature
 from training.fit import CHECKPOINT_NAME
-from training.photos.calibrate import PREDICTION_SET_LEVEL, fit_prediction_set, prediction_sets
+from training.photos.calibrate import PREDICTION_SET_LEVEL, fit_prediction_set
 from training.photos.config import PhotoConfig
 from training.photos.dataset import Columns, PhotoDataset, Photos
 from training.photos.evaluate import Predictions, measure_photos, middle_luma
@@ -78,7 +78,7 @@ def cross_validate(
             result.network, photos.subset(held_out), size_pixels=config.size_pixels, device="cpu"
         )
         logits[held_out] = predicted[:, :num_classes]
-    chosen = ((photos.targets >= 0) & (photos.targets < num_classes)).nonzero().flatten()
+    chosen = photos.has_class(num_classes).nonzero().flatten()
     folds = torch.tensor([int(fold) for fold in fold_of])
     return FoldPredictions(photos.subset(chosen.tolist()), folds[chosen], logits[chosen])
 
@@ -93,7 +93,7 @@ def measure_folds(predictions: FoldPredictions, class_names: list[str], columns:
         temperature = fit_temperature(predictions.logits[others], labels[others])
         rule = fit_prediction_set(torch.softmax(predictions.logits[others] / temperature, 1), labels[others])
         logits[held_out] = predictions.logits[held_out] / temperature
-        sets[held_out] = prediction_sets(torch.softmax(logits[held_out], 1), rule)
+        sets[held_out] = rule.members(torch.softmax(logits[held_out], 1))
     luma = torch.tensor([middle_luma(image.permute(1, 2, 0).numpy()) for image in photos.images])
     return measure_photos(
         Predictions(logits, None, luma),
@@ -104,7 +104,7 @@ def measure_folds(predictions: FoldPredictions, class_names: list[str], columns:
         sets=sets,
         level=PREDICTION_SET_LEVEL,
         review_below=0.0,
-        slices={f"photos marked {columns.slice!r} in the data": torch.tensor([row.in_slice for row in photos.rows])},
+        slices={columns.slice_name: torch.tensor([row.in_slice for row in photos.rows])},
     )
 
 
@@ -119,7 +119,7 @@ def write_predictions(path: Path, predictions: FoldPredictions, class_names: Seq
         for row, target, p in zip(photos.rows, photos.targets.tolist(), probabilities, strict=True):
             best = int(p.argmax())
             writer.writerow(
-                [row.path.stem, row.group, class_names[target], class_names[best], f"{p[target]:.4f}", f"{p[best]:.4f}"]
+                [row.name, row.group, class_names[target], class_names[best], f"{p[target]:.4f}", f"{p[best]:.4f}"]
             )
 
 

@@ -15,7 +15,6 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
 NUM_FEATURES = 1280
-DROP_CONNECT = 0.2  # EfficientNet's own
 DROPOUT = 0.2  # EfficientNet-B0's own
 
 
@@ -31,13 +30,9 @@ class PhotoNetwork(nn.Module):
         self.garment = nn.Linear(NUM_FEATURES, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.dropout(self.features(x))
-        return self.classes(features), self.garment(features)[:, 0]
-
-    def features(self, x: Tensor) -> Tensor:
-        """(N, 1280), pooled over the picture."""
         x = self.backbone.extract_features(x)  # (N, 1280, S/32, S/32)
-        return x.mean((2, 3))
+        features = self.dropout(x.mean((2, 3)))  # (N, 1280)
+        return self.classes(features), self.garment(features)[:, 0]
 
     def stages(self) -> Iterator[nn.Module]:
         """From the picture to the heads: stem, each block, last convolution, heads."""

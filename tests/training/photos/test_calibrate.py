@@ -7,7 +7,6 @@ from training.photos.calibrate import (
     fit_garment_threshold,
     fit_prediction_set,
     fit_review_threshold,
-    prediction_sets,
 )
 
 
@@ -33,7 +32,7 @@ def test_too_few_pictures_put_every_class_into_every_set() -> None:
     rule = fit_prediction_set(two_classes(*[0.9] * 18), torch.zeros(18, dtype=torch.long))
 
     assert rule.min_probability == 0
-    assert prediction_sets(two_classes(1.0), rule).all()
+    assert rule.members(two_classes(1.0)).all()
 
 
 def test_the_picture_at_the_threshold_keeps_its_class() -> None:
@@ -45,7 +44,7 @@ def test_the_picture_at_the_threshold_keeps_its_class() -> None:
 
         rule = fit_prediction_set(probabilities, torch.zeros(19, dtype=torch.long))
 
-        assert prediction_sets(probabilities, rule)[:, 0].all()
+        assert rule.members(probabilities)[:, 0].all()
 
 
 @pytest.mark.parametrize("sharpness", [1.0, 3.0])
@@ -60,7 +59,7 @@ def test_coverage_is_the_level_on_new_pictures(level: float, sharpness: float) -
         probabilities = torch.softmax(sharpness * logits, 1)
 
         rule = fit_prediction_set(probabilities[:99], labels[:99], level=level)
-        sets = prediction_sets(probabilities[99:], rule)
+        sets = rule.members(probabilities[99:])
         covered.append(sets.gather(1, labels[99:, None]).double().mean().item())
 
     mean = sum(covered) / len(covered)
@@ -72,7 +71,7 @@ def test_best_class_is_always_in_the_set() -> None:
     rule = PredictionSetRule(level=0.95, min_probability=0.5)
     probabilities = torch.tensor([[0.4, 0.35, 0.25], [0.5, 0.5, 0.0], [0.5, 0.25, 0.25]])
 
-    sets = prediction_sets(probabilities, rule)
+    sets = rule.members(probabilities)
 
     assert sets.tolist() == [[True, False, False], [True, True, False], [True, False, False]]
 

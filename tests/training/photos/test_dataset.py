@@ -41,8 +41,8 @@ def test_csv_columns_are_named_by_options(tmp_path: Path) -> None:
 
     assert dropped == []
     assert rows == [
-        Row(tmp_path / "a.png", "Hat", "anna", "test", in_slice=True),
-        Row(tmp_path / "b.png", "Pants", "ben", "train", in_slice=False),
+        Row(tmp_path / "a.png", "Hat", "anna", "a", "test", in_slice=True),
+        Row(tmp_path / "b.png", "Pants", "ben", "b.png", "train", in_slice=False),
     ]
 
 
@@ -241,16 +241,31 @@ def test_unknown_classes_are_never_trained_on(read: Reader, tmp_path: Path) -> N
 def test_excluded_labels_still_teach_that_there_is_a_garment(garments_folder: Path, read: Reader) -> None:
     """In the training part only: held-out figures are of the labels as they are. The split stays."""
     plain = read(garments_folder)
-    by_part = {part: plain.photos.part(part).rows[0].path.stem for part in ("train", "validation", "test")}
+    by_part = {part: plain.photos.part(part).rows[0].name for part in ("train", "validation", "test")}
 
     dataset = read(garments_folder, exclude=frozenset({*by_part.values(), "of another data set"}))
 
     changed = (dataset.photos.targets != plain.photos.targets).nonzero().flatten().tolist()
-    assert [dataset.photos.rows[index].path.stem for index in changed] == [by_part["train"]]
+    assert [dataset.photos.rows[index].name for index in changed] == [by_part["train"]]
     assert dataset.photos.targets[changed].tolist() == [UNLABELLED]
     assert dataset.num_excluded == 1
     assert parts_of(dataset) == parts_of(plain)
     assert dataset.sha256 == plain.sha256
+
+
+def test_an_excluded_picture_does_not_take_its_namesake_along(read: Reader, tmp_path: Path) -> None:
+    """In class folders a picture is named by its path: hats and pants may both have a 1.png."""
+    names = [f"{label}/{index}.png" for label in ("Hat", "Pants") for index in range(10)]
+    source = write_photos(tmp_path / "photos", *names)
+    train = {row.name for row in read(source).photos.part("train").rows}
+    number = next(i for i in range(10) if {f"Hat/{i}.png", f"Pants/{i}.png"} <= train)
+
+    dataset = read(source, exclude=frozenset({f"Hat/{number}.png"}))
+
+    not_trusted = [
+        row.name for row, target in zip(dataset.photos.rows, dataset.photos.targets, strict=True) if target < 0
+    ]
+    assert not_trusted == [f"Hat/{number}.png"]
 
 
 def test_decoded_pictures_are_kept(read: Reader, tmp_path: Path) -> None:

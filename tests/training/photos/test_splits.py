@@ -83,6 +83,18 @@ def test_a_large_group_goes_to_the_largest_part(seed: int) -> None:
     assert Counter(parts)["validation"] == pytest.approx(48, abs=2)
 
 
+def test_a_few_senders_of_equal_size_are_spread() -> None:
+    """20 senders of 10: each is over the allowed share of a small part, but none is larger than the others.
+
+    Every part is within one sender of its share.
+    """
+    labels = ["shirt", "pants"] * 100
+
+    parts = split_by_group(labels, [str(index // 10) for index in range(200)], SHARES, seed=0)
+
+    assert Counter(parts) == {part: pytest.approx(200 * share, abs=10) for part, share in SHARES.items()}
+
+
 def test_nothing_is_split_into_nothing() -> None:
     assert split_by_group([], [], SHARES, seed=0) == []
 
