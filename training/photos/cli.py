@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from app.artifact import Metrics, RefusalMetrics, Study, read_card
 from training.config import ConfigError
 from training.options import command_line, joined, option, parse_counts, print_metrics, stoppable
-from training.photos.config import PhotoConfig
+from training.photos.config import NUM_BLOCKS, PhotoConfig
 from training.photos.dataset import Columns, PhotoDataset, is_table, load_photos, read_rows
 from training.photos.export import About, evaluate_photos_on_test, export_photos
 from training.photos.fit import fit_photos
@@ -71,11 +71,12 @@ PartColumnOption = Annotated[
     str, option("CSV column with train, validation or test; empty: split here, by group.", DATA)
 ]
 SliceColumnOption = Annotated[str, option("CSV column that marks rows to report apart.", DATA)]
+BackboneOption = Annotated[str, option(f"Network with ImageNet weights: {', '.join(NUM_BLOCKS)}.", OPTIMISATION)]
 SizesOption = Annotated[str, option("Sides of the training pictures in pixels, one after the other.", OPTIMISATION)]
 EpochsOption = Annotated[str, option("Epochs at each size.", OPTIMISATION)]
 BatchSizeOption = Annotated[int, option("Pictures in a step.", OPTIMISATION)]
 LearningRateOption = Annotated[float, option("Peak learning rate of the heads.", OPTIMISATION)]
-FrozenBlocksOption = Annotated[int, option("Blocks, of 16, left as ImageNet taught them.", OPTIMISATION)]
+FrozenBlocksOption = Annotated[int, option("Blocks, of 16 or 21, left as ImageNet taught them.", OPTIMISATION)]
 SeedOption = Annotated[int, option("Of split, initialisation, shuffling and augmentation.", OPTIMISATION)]
 
 
@@ -97,6 +98,7 @@ def train_command(
     group_column: GroupColumnOption = COLUMNS.group,
     part_column: PartColumnOption = COLUMNS.part,
     slice_column: SliceColumnOption = COLUMNS.slice,
+    backbone: BackboneOption = DEFAULTS.backbone,
     sizes: SizesOption = DEFAULT_SIZES,
     epochs: EpochsOption = DEFAULT_EPOCHS,
     batch_size: BatchSizeOption = DEFAULTS.batch_size,
@@ -110,6 +112,7 @@ def train_command(
     run = run or Path("runs") / name
     cross_validation = read_cross_validation(folds)
     config = PhotoConfig(
+        backbone=backbone,
         sizes=parse_counts("sizes", sizes),
         epochs=parse_counts("epochs", epochs),
         batch_size=batch_size,
@@ -155,6 +158,7 @@ def folds_command(
     group_column: GroupColumnOption = COLUMNS.group,
     part_column: PartColumnOption = COLUMNS.part,
     slice_column: SliceColumnOption = COLUMNS.slice,
+    backbone: BackboneOption = DEFAULTS.backbone,
     sizes: SizesOption = DEFAULT_SIZES,
     epochs: EpochsOption = DEFAULT_EPOCHS,
     batch_size: BatchSizeOption = DEFAULTS.batch_size,
@@ -164,6 +168,7 @@ def folds_command(
 ) -> None:
     """Cross-validate by group on all but the test photos; list the labels that look wrong."""
     config = PhotoConfig(
+        backbone=backbone,
         sizes=parse_counts("sizes", sizes),
         epochs=parse_counts("epochs", epochs),
         batch_size=batch_size,

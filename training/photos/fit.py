@@ -70,10 +70,11 @@ def fit_photos(
                 f"The {part} part has {len(photos)} photos with a class. It takes more photos, or smaller groups."
             )
     torch.manual_seed(config.seed)
-    network = PhotoNetwork(len(dataset.label_map.outputs)).to(device)
+    network = PhotoNetwork(len(dataset.label_map.outputs), backbone=config.backbone).to(device)
     averaged = AveragedModel(network, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True)
     optimizer = build_optimizer(network, config)
-    steps_per_epoch = num_steps(train, config)
+    repeats = torch.tensor([dataset.label_map.repeat.get(row.label, 1) for row in train.rows])
+    steps_per_epoch = num_steps(train.targets, repeats, config)
     scheduler = build_scheduler(optimizer, config, steps_per_epoch=steps_per_epoch)
     history: list[EpochRecord] = []
 
@@ -124,7 +125,7 @@ def fit_photos(
             total_loss = torch.zeros((), device=device)
             num_correct = torch.zeros((), device=device)
             num_seen = num_labelled = 0
-            for indices in epoch_order(train, config, generator).split(config.batch_size):
+            for indices in epoch_order(train.targets, repeats, config, generator).split(config.batch_size):
                 if len(indices) < 2:  # BatchNorm needs two
                     continue
                 targets = train.targets[indices].to(device)
@@ -172,12 +173,13 @@ def load_photo_run(run_folder: Path) -> PhotoFitResult:
     values = dict(checkpoint["identity"]["config"])
     label_map = LabelMap.from_dict(values.pop("label_map"))
     del values["num_excluded"]
-    averaged = AveragedModel(PhotoNetwork(len(label_map.outputs), pretrained=False))
+    config = PhotoConfig.from_dict(values)
+    averaged = AveragedModel(PhotoNetwork(len(label_map.outputs), backbone=config.backbone, pretrained=False))
     averaged.load_state_dict(checkpoint["averaged"])
     history = [EpochRecord(**record) for record in checkpoint["history"]]
     return PhotoFitResult(
         network=cast("PhotoNetwork", averaged.module.eval()),
-        config=PhotoConfig.from_dict(values),
+        config=config,
         label_map=label_map,
         history=history,
         **checkpoint["about"],
@@ -189,21 +191,23 @@ def standardise(images: Tensor) -> Tensor:
     return ((images - PIXEL_MEAN) / PIXEL_STD).contiguous(memory_format=torch.channels_last)
 
 
-def epoch_order(train: Photos, config: PhotoConfig, generator: torch.Generator) -> Tensor:
-    """Shuffled indices of every garment once, and of a random draw of the pictures of no garment."""
-    garments = (train.targets != NOT_A_GARMENT).nonzero().flatten()
-    negatives = (train.targets == NOT_A_GARMENT).nonzero().flatten()
+def epoch_order(targets: Tensor, repeats: Tensor, config: PhotoConfig, generator: torch.Generator) -> Tensor:
+    """Shuffled indices of every garment `repeats` times, and of a random draw of the pictures of no garment.
+
+    `targets` and `repeats` int64 (N,).
+    """
+    garments = (targets != NOT_A_GARMENT).nonzero().flatten()
+    garments = garments.repeat_interleave(repeats[garments])
+    negatives = (targets == NOT_A_GARMENT).nonzero().flatten()
     drawn = torch.randperm(len(negatives), generator=generator, device=generator.device).cpu()
     negatives = negatives[drawn][: round(config.negative_share * len(garments))]
     indices = torch.cat([garments, negatives])
     return indices[torch.randperm(len(indices), generator=generator, device=generator.device).cpu()]
 
 
-def num_steps(train: Photos, config: PhotoConfig) -> int:
+def num_steps(targets: Tensor, repeats: Tensor, config: PhotoConfig) -> int:
     """Optimiser steps in an epoch."""
-    num_negatives = int((train.targets == NOT_A_GARMENT).sum())
-    num_garments = len(train) - num_negatives
-    num_images = num_garments + min(num_negatives, round(config.negative_share * num_garments))
+    num_images = len(epoch_order(targets, repeats, config, torch.Generator()))
     full, rest = divmod(num_images, config.batch_size)
     return full + (rest > 1)
 

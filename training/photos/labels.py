@@ -10,7 +10,7 @@ from app.artifact import DrawerGroup
 from training.data import DatasetError
 
 DEFAULT_LABELS = Path(__file__).with_name("labels.toml")
-KEYS = ("classes", "rename", "auxiliary", "unlabelled", "negatives", "unknown", "drop")
+KEYS = ("classes", "rename", "repeat", "auxiliary", "unlabelled", "negatives", "unknown", "drop")
 
 # Targets that are no class. Cross-entropy ignores the first two, the garment head learns from their difference; the
 # third is never trained on.
@@ -25,6 +25,7 @@ class LabelMap:
 
     classes: Mapping[str, DrawerGroup]
     rename: Mapping[str, str] = field(default_factory=dict)
+    repeat: Mapping[str, int] = field(default_factory=dict)
     auxiliary: tuple[str, ...] = ()
     unlabelled: frozenset[str] = frozenset()
     negatives: frozenset[str] = frozenset()
@@ -67,6 +68,7 @@ class LabelMap:
         return {
             "classes": dict(self.classes),
             "rename": dict(self.rename),
+            "repeat": dict(self.repeat),
             "auxiliary": list(self.auxiliary),
             "unlabelled": sorted(self.unlabelled),
             "negatives": sorted(self.negatives),
@@ -84,7 +86,7 @@ class LabelMap:
         if unknown := sorted(values.keys() - set(KEYS)):
             raise DatasetError(f"The label map has unknown keys: {', '.join(unknown)}. It may have: {', '.join(KEYS)}.")
         for key in values:
-            wanted = dict if key in ("classes", "rename") else list | tuple
+            wanted = dict if key in ("classes", "rename", "repeat") else list | tuple
             if not isinstance(values[key], wanted):
                 kind = "a table" if wanted is dict else "a list"
                 raise DatasetError(f"In the label map {key} must be {kind}: it is {values[key]!r}.")
@@ -93,9 +95,14 @@ class LabelMap:
             if group not in get_args(DrawerGroup):
                 drawers = ", ".join(get_args(DrawerGroup))
                 raise DatasetError(f"The label map puts {name!r} into the drawer {group!r}. There are: {drawers}.")
+        repeat = dict(values.get("repeat", {}))
+        for label, times in repeat.items():
+            if not isinstance(times, int) or times < 1:
+                raise DatasetError(f"The label map repeats {label!r} {times!r} times. It must be 1 or more.")
         label_map = cls(
             classes=classes,
             rename=dict(values.get("rename", {})),
+            repeat=repeat,
             auxiliary=tuple(values.get("auxiliary", ())),
             unlabelled=frozenset(values.get("unlabelled", ())),
             negatives=frozenset(values.get("negatives", ())),
@@ -140,4 +147,10 @@ def every_label_a_class() -> LabelMap:
     """The map for class folders: each is a class, but for those that `benchmarks.negatives` writes."""
     default = read_label_map(DEFAULT_LABELS)
     other_styles = frozenset(label for label in default.unlabelled if label.startswith("other-style/"))
-    return LabelMap(classes={}, unlabelled=other_styles, negatives=default.negatives, unknown=default.unknown)
+    return LabelMap(
+        classes={},
+        repeat={label: times for label, times in default.repeat.items() if label in other_styles},
+        unlabelled=other_styles,
+        negatives=default.negatives,
+        unknown=default.unknown,
+    )

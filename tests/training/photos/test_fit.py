@@ -10,8 +10,8 @@ from app.artifact import EpochRecord
 from training.data import DatasetError
 from training.fit import ResumeError
 from training.photos import fit as fit_module
-from training.photos.config import PhotoConfig
-from training.photos.dataset import PhotoDataset, Photos, Row
+from training.photos.config import NUM_BLOCKS, PhotoConfig
+from training.photos.dataset import PhotoDataset
 from training.photos.fit import (
     PhotoFitResult,
     batch_loss,
@@ -29,6 +29,8 @@ from training.photos.labels import NOT_A_GARMENT, UNKNOWN, UNLABELLED
 from training.photos.network import PhotoNetwork
 from training.progress import FitProgress
 
+BACKBONE = "efficientnet-lite0"  # the smallest
+
 
 class StoppedAfterOneEpoch(FitProgress):
     """Ctrl-C as soon as the first epoch's checkpoint is written."""
@@ -42,36 +44,44 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def without_pictures(*targets: int) -> Photos:
-    rows = [Row(Path(f"{index}.png"), "any", str(index), name=str(index)) for index in range(len(targets))]
-    return Photos(rows, torch.zeros(len(targets), 3, 1, 1, dtype=torch.uint8), torch.tensor(targets))
-
-
 def test_epoch_holds_every_garment_once_and_a_draw_of_the_rest() -> None:
     """8 garments, and of 20 pictures of no garment a quarter of that: 2, others in another epoch."""
-    train = without_pictures(*[0, 1, UNLABELLED, 2] * 2, *[NOT_A_GARMENT] * 20)
-    config = PhotoConfig(negative_share=0.25)
+    targets = torch.tensor([0, 1, UNLABELLED, 2] * 2 + [NOT_A_GARMENT] * 20)
+    once, config = torch.ones_like(targets), PhotoConfig(negative_share=0.25)
 
-    orders = [epoch_order(train, config, generator(seed)).tolist() for seed in range(40)]
+    orders = [epoch_order(targets, once, config, generator(seed)).tolist() for seed in range(40)]
 
     for order in orders:
         assert len(order) == 10
         assert set(range(8)) < set(order)
     assert len({tuple(order) for order in orders}) == 40
     assert {index for order in orders for index in order} == set(range(28))
-    assert orders[0] == epoch_order(train, config, generator(0)).tolist()
+    assert orders[0] == epoch_order(targets, once, config, generator(0)).tolist()
+
+
+def test_epoch_repeats_garments_but_no_other_picture() -> None:
+    """The second garment three times; a quarter of 4 + 2 pictures more: 2 of those of no garment, each once."""
+    targets = torch.tensor([0, 1, 2, UNLABELLED] + [NOT_A_GARMENT] * 20)
+    repeats = torch.tensor([1, 3, 1, 1] + [5] * 20)
+
+    order = epoch_order(targets, repeats, PhotoConfig(negative_share=0.25), generator())
+
+    counts = order.bincount(minlength=24)
+    assert counts[:4].tolist() == [1, 3, 1, 1]
+    assert counts[4:].sum() == 2
+    assert counts[4:].max() == 1
 
 
 @pytest.mark.parametrize("num_garments", [7, 8, 9, 15, 16, 17])
 @pytest.mark.parametrize("num_negatives", [0, 1, 50])
 def test_number_of_steps_is_that_of_the_loop(num_garments: int, num_negatives: int) -> None:
     """Batches of 8, of which a last one of a single picture is left out."""
-    train = without_pictures(*[0] * num_garments, *[NOT_A_GARMENT] * num_negatives)
-    config = PhotoConfig(batch_size=8)
+    targets = torch.tensor([0] * num_garments + [NOT_A_GARMENT] * num_negatives)
+    once, config = torch.ones_like(targets), PhotoConfig(batch_size=8)
 
-    batches = epoch_order(train, config, generator()).split(config.batch_size)
+    batches = epoch_order(targets, once, config, generator()).split(config.batch_size)
 
-    assert num_steps(train, config) == sum(len(batch) > 1 for batch in batches)
+    assert num_steps(targets, once, config) == sum(len(batch) > 1 for batch in batches)
 
 
 def losses(targets: list[int], **options: float) -> tuple[float, Tensor, Tensor]:
@@ -147,7 +157,7 @@ def test_without_mixup_pictures_stay_themselves() -> None:
 def test_learning_rate_falls_towards_the_picture_and_over_time() -> None:
     """Each stage has layer_decay times the rate of the next; all warm up together and end at 0."""
     config = PhotoConfig(sizes=(32,), epochs=(4,), warmup_epochs=1.0, layer_decay=0.5, learning_rate=0.8)
-    network = PhotoNetwork(3, pretrained=False)
+    network = PhotoNetwork(3, backbone=BACKBONE, pretrained=False)
     optimizer = build_optimizer(network, config)
     scheduler = build_scheduler(optimizer, config, steps_per_epoch=4)
 
@@ -166,7 +176,7 @@ def test_learning_rate_falls_towards_the_picture_and_over_time() -> None:
 
 
 def test_every_parameter_is_optimised_once_and_only_weights_decay() -> None:
-    network = PhotoNetwork(3, pretrained=False)
+    network = PhotoNetwork(3, backbone=BACKBONE, pretrained=False)
 
     groups = build_optimizer(network, PhotoConfig(weight_decay=0.02)).param_groups
 
@@ -176,11 +186,27 @@ def test_every_parameter_is_optimised_once_and_only_weights_decay() -> None:
         assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] > 0}
 
 
+@pytest.mark.parametrize("backbone", NUM_BLOCKS)
+def test_every_backbone_has_its_weights_and_blocks(backbone: str) -> None:
+    """Stem, blocks, last convolution and heads; the same weights every time, and not random ones."""
+    torch.manual_seed(0)
+    pictures = standardise(torch.rand(2, 3, 64, 64))
+    network = PhotoNetwork(3, backbone=backbone).eval()
+    features = network.backbone.extract_features(pictures)
+
+    assert len(list(network.stages())) == 1 + NUM_BLOCKS[backbone] + 2
+    assert features.shape[2:] == (2, 2)
+    untrained = PhotoNetwork(3, backbone=backbone, pretrained=False)
+    assert not network.backbone._conv_stem.weight.equal(untrained.backbone._conv_stem.weight)
+    again = PhotoNetwork(3, backbone=backbone)
+    assert network.backbone._conv_head.weight.equal(again.backbone._conv_head.weight)
+
+
 @pytest.mark.parametrize("num_frozen", [0, 3])
 def test_frozen_blocks_stay_as_they_were(num_frozen: int) -> None:
     """After a step, weights and BatchNorm statistics of stem and first blocks are unchanged, all others changed."""
     torch.manual_seed(0)
-    network = PhotoNetwork(3, pretrained=False)
+    network = PhotoNetwork(3, backbone=BACKBONE, pretrained=False)
     config = PhotoConfig()
     before = [[value.clone() for value in stage.state_dict().values()] for stage in network.stages()]
 
@@ -206,7 +232,7 @@ def test_network_memorises_a_batch(drawn: PhotoDataset) -> None:
     chosen = [*range(6), len(drawn.photos) - 1, len(drawn.photos) - 2]
     photos = drawn.photos.subset(chosen)
     config = PhotoConfig(sizes=(32,), epochs=(1,), label_smoothing=0.0, learning_rate=3e-3)
-    network = PhotoNetwork(3)
+    network = PhotoNetwork(3, backbone=BACKBONE)
     optimizer = build_optimizer(network, config)
     inputs = standardise(torch.nn.functional.interpolate(photos.images.float() / 255, size=32, mode="area"))
 

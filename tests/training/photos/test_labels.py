@@ -48,6 +48,9 @@ def test_unknown_label_is_refused_by_name(label_map: LabelMap) -> None:
         ({"classes": {"sock": "socks"}}, "'sock' into the drawer 'socks'. There are: tops, bottoms"),
         ({"classes": {"hat": "headwear"}, "rename": {"Cap": "caps"}}, "renames 'Cap' to 'caps', which is no class"),
         ({"classes": {"hat": "headwear"}, "drop": "Skip"}, "drop must be a list: it is 'Skip'"),
+        ({"repeat": {"Hat": 0}}, "repeats 'Hat' 0 times. It must be 1 or more"),
+        ({"repeat": {"Hat": "often"}}, "repeats 'Hat' 'often' times"),
+        ({"repeat": ["Hat"]}, r"repeat must be a table: it is \['Hat'\]"),
         ({"classes": ["hat"]}, r"classes must be a table: it is \['hat'\]"),
     ],
 )
@@ -72,12 +75,16 @@ def test_map_survives_the_checkpoint(label_map: LabelMap) -> None:
 
 
 def test_every_class_folder_is_a_class() -> None:
-    """In alphabetical order; pictures of no garment are none; known names get their drawer, others `other`."""
+    """In alphabetical order; pictures of no garment are none; known names get their drawer, others `other`.
+
+    A class is shown as often as it comes, whatever the public data set's is.
+    """
     found = every_label_a_class().for_labels({"Skirt", "hat", "not-a-garment", "Poncho"})
 
     assert dict(found.classes) == {"Poncho": "other", "Skirt": "bottoms", "hat": "headwear"}
     assert list(found.classes) == ["Poncho", "Skirt", "hat"]
     assert found.target("not-a-garment") == found.target("nongarment/face") == NOT_A_GARMENT
+    assert found.repeat.keys() <= found.unlabelled
 
 
 def test_map_without_classes_still_renames_and_drops() -> None:
@@ -103,6 +110,7 @@ def test_shipped_map_names_the_ten_classes() -> None:
     assert all(shipped.target(label) == shipped.target(name) for label, name in shipped.rename.items())
     assert len(shipped.rename) == 10
     assert shipped.target("Polo") == 10
+    assert all(shipped.knows(label) for label in shipped.repeat)
 
 
 @pytest.mark.parametrize(
