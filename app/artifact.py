@@ -1,24 +1,21 @@
 """The artefact: what training hands to the service, and the only thing both sides know.
 
 models/<name>/<version>/ holds model.pt (TorchScript with preprocessing inside), model.onnx (the same network for ONNX
-Runtime), card.json (`Card`) and report.html. `load_artifact` refuses a folder whose digests, schema or golden
-predictions do not match.
+Runtime), card.json (`Card`) and report.html. `app.engines` loads it, and refuses a folder whose digests, schema or
+golden predictions do not match. Nothing here needs torch: a service without it reads the same contract.
 """
 
 import base64
 import hashlib
-import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from torch import Tensor
 
-from app.errors import ArtifactError, ImageError
+from app.errors import ArtifactError
 from app.images import decode
 
 TORCHSCRIPT_NAME = "model.pt"
@@ -26,8 +23,6 @@ ONNX_NAME = "model.onnx"
 CARD_NAME = "card.json"
 REPORT_NAME = "report.html"
 
-# float32 sums in another order (other CPU, other batch size) move probabilities by about 1e-6.
-GOLDEN_TOLERANCE = 1e-3
 
 DrawerGroup = Literal["tops", "bottoms", "dresses", "outerwear", "footwear", "headwear", "bags", "other"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -51,6 +46,13 @@ class InputRule(_CardPart):
     channels: int
     size_pixels: int
     description: str
+    recipe: Literal["squeezed", "thumbnail"] | None = Field(
+        None,
+        description="How a service without torch repeats it: `squeezed` into a square, or as Fashion-MNIST's "
+        "`thumbnail`s were made. Without one only TorchScript can serve the model.",
+    )
+    mean: float = Field(0, description="Subtracted from a pixel of 0..1 before division by `std`.")
+    std: float = Field(1, gt=0)
 
 
 class PredictionSetRule(_CardPart):
@@ -63,11 +65,11 @@ class PredictionSetRule(_CardPart):
     level: Share = Field(description="Share of pictures whose true class is to be in the set.", examples=[0.95])
     min_probability: Share
 
-    def members(self, probabilities: Tensor) -> Tensor:
+    def members(self, probabilities: np.ndarray) -> np.ndarray:
         """(..., K) float32 -> bool (..., K): the classes in the set of each picture."""
-        num_classes = probabilities.shape[-1]
-        best = torch.nn.functional.one_hot(probabilities.argmax(-1), num_classes).bool()
-        return (probabilities >= self.min_probability) | best
+        classes = np.arange(probabilities.shape[-1])
+        best: np.ndarray = probabilities.argmax(-1)[..., None] == classes
+        return best | (probabilities >= np.float32(self.min_probability))
 
 
 class Thresholds(_CardPart):
@@ -241,12 +243,29 @@ class Card(_CardPart):
 class Scores(NamedTuple):
     """What the network says about one picture.
 
-    `probabilities` (K,) are calibrated and sum to 1. `garment` in 0..1 is high for pictures of clothes; None if the
-    network has no such output.
+    `probabilities` float32 (K,) are calibrated and sum to 1. `garment` in 0..1 is high for pictures of clothes; None if
+    the network has no such output.
     """
 
-    probabilities: Tensor
+    probabilities: np.ndarray
     garment: float | None
+
+
+class Engine(Protocol):
+    """A model file that is loaded and can be run, by several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """As in `WARDROBE_ENGINE`."""
+        ...
+
+    def preprocess(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) of any size -> float32 (C, S, S)."""
+        ...
+
+    def outputs(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """float32 (N, C, S, S) -> class logits (N, K) and garment logits (N,), or None where the network has none."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,38 +274,26 @@ class Artifact:
 
     folder: Path
     card: Card
-    module: torch.jit.ScriptModule
+    engine: Engine
 
     @property
     def digest(self) -> str:
-        """SHA-256 of model.pt, which names this model whatever its folder is called."""
+        """SHA-256 of model.pt, which names this model whatever its folder is called and whichever file runs."""
         return self.card.sha256["model.pt"]
 
-    @torch.inference_mode()
-    def preprocess(self, pixels: np.ndarray) -> Tensor:
+    def preprocess(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3) of any size -> float32 (C, S, S), what `scores` takes a batch of."""
-        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())  # (3, H, W)
-        preprocessed: Tensor = self.module.preprocess(image)
-        return preprocessed
+        return self.engine.preprocess(pixels)
 
-    @torch.inference_mode()
-    def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
-        """float32 (N, C, S, S) -> class logits (N, K) and garment logits (N,), or None where the network has none."""
-        outputs = self.module(batch)
-        return outputs if isinstance(outputs, tuple) else (outputs, None)
-
-    def logits(self, batch: Tensor) -> Tensor:
-        """float32 (N, C, S, S) -> (N, K)."""
-        return self.outputs(batch)[0]
-
-    @torch.inference_mode()
-    def scores(self, batch: Tensor) -> list[Scores]:
+    def scores(self, batch: np.ndarray) -> list[Scores]:
         """float32 (N, C, S, S) -> what the network says about each of the N pictures, in one forward pass."""
-        logits, garment_logits = self.outputs(batch)
-        probabilities = torch.softmax(logits / self.card.thresholds.temperature, dim=1)  # (N, K)
+        logits, garment_logits = self.engine.outputs(batch)
+        scaled = logits / np.float32(self.card.thresholds.temperature)
+        exponentials = np.exp(scaled - scaled.max(1, keepdims=True))
+        probabilities = exponentials / exponentials.sum(1, keepdims=True)  # (N, K)
         if garment_logits is None:
             return [Scores(row, None) for row in probabilities]
-        garment = torch.sigmoid(garment_logits).tolist()
+        garment = (0.5 * (1 + np.tanh(garment_logits / 2))).tolist()  # the logistic function, without overflow
         return [Scores(row, score) for row, score in zip(probabilities, garment, strict=True)]
 
 
@@ -309,26 +316,6 @@ def read_card(folder: Path) -> Card:
     return card
 
 
-def load_artifact(folder: Path) -> Artifact:
-    """Load a model folder after its digests match, and return it after its golden predictions do.
-
-    Raises:
-        ArtifactError: why the folder must not be served.
-    """
-    card = read_card(folder)
-    verify_digests(folder, card)
-    try:
-        module = load_torchscript(folder / TORCHSCRIPT_NAME)
-    except RuntimeError as error:  # all that torch.jit.load raises
-        raise ArtifactError(folder, f"{TORCHSCRIPT_NAME} is not TorchScript.") from error
-    artifact = Artifact(folder=folder, card=card, module=module)
-    try:
-        _check_golden(artifact)
-    except (ImageError, ValueError, RuntimeError, AttributeError) as error:  # no picture, or no such network
-        raise ArtifactError(folder, f"its golden predictions cannot be computed ({error}).") from error
-    return artifact
-
-
 def verify_digests(folder: Path, card: Card) -> None:
     """Compare the files with the card.
 
@@ -344,29 +331,31 @@ def verify_digests(folder: Path, card: Card) -> None:
             raise ArtifactError(folder, f"the SHA-256 of {name} is {found}, its card says {expected}.")
 
 
-def load_torchscript(path: Path) -> torch.jit.ScriptModule:
-    """Load model.pt onto the CPU. TorchScript is code: only files of the project's own model folder get here."""
-    with warnings.catch_warnings():  # TorchScript is deprecated in favour of torch.export; model.onnx is the way out
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        module: torch.jit.ScriptModule = torch.jit.load(path, map_location="cpu")
-    return module
+def check_golden(artifact: Artifact, *, tolerance: float) -> None:
+    """Repeat the card's golden predictions with the loaded engine.
 
-
-def _check_golden(artifact: Artifact) -> None:
-    for index, golden in enumerate(artifact.card.golden):
-        pixels = decode(base64.b64decode(golden.image_base64)).pixels
-        found = artifact.scores(artifact.preprocess(pixels)[None])[0]
-        differences = [(found.probabilities - torch.tensor(golden.probabilities)).abs().max().item()]
-        if (found.garment is None) != (golden.garment_score is None):
+    Raises:
+        ArtifactError: they cannot be computed, or a probability or score differs by more than `tolerance`.
+    """
+    try:
+        differences = [_golden_difference(artifact, golden) for golden in artifact.card.golden]
+    except ArtifactError:
+        raise
+    except Exception as error:  # no picture, or no such network: engines raise what they like
+        raise ArtifactError(artifact.folder, f"its golden predictions cannot be computed ({error}).") from error
+    for index, difference in enumerate(differences):
+        if not difference <= tolerance:  # also refuses NaN
             raise ArtifactError(
-                artifact.folder, f"golden prediction {index} and the network disagree on a garment score."
+                artifact.folder,
+                f"golden prediction {index} differs by {difference:.4f}, more than {tolerance}.",
             )
-        if found.garment is not None and golden.garment_score is not None:
-            differences.append(abs(found.garment - golden.garment_score))
-        for difference in differences:
-            if not difference <= GOLDEN_TOLERANCE:  # also refuses NaN
-                raise ArtifactError(
-                    artifact.folder,
-                    f"golden prediction {index} differs by {difference:.4f}, more than {GOLDEN_TOLERANCE}.",
-                )
+
+
+def _golden_difference(artifact: Artifact, golden: GoldenPrediction) -> float:
+    """The largest one of all probabilities and the garment score."""
+    pixels = decode(base64.b64decode(golden.image_base64)).pixels
+    found = artifact.scores(artifact.preprocess(pixels)[None])[0]
+    if (found.garment is None) != (golden.garment_score is None):
+        raise ArtifactError(artifact.folder, "its golden predictions and the network disagree on a garment score.")
+    differences = np.abs(found.probabilities - np.array(golden.probabilities))
+    return float(np.max([differences.max(), abs((found.garment or 0) - (golden.garment_score or 0))]))  # NaN stays NaN

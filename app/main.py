@@ -11,6 +11,7 @@ from app import __version__
 from app.api import models, operations, predict, problems
 from app.api.middleware import ObserveRequests
 from app.inference.predictor import Predictor
+from app.inference.scheduler import Scheduler
 from app.inference.store import ModelStore
 from app.inference.threads import available_cpus
 from app.metrics import Metrics
@@ -26,15 +27,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-        num_threads = settings.num_threads or available_cpus()
-        store = app.state.store = ModelStore(settings, metrics, num_threads=num_threads)
-        predictor = app.state.predictor = Predictor(settings, metrics, num_threads=num_threads)
+        store = app.state.store = ModelStore(settings)
+        scheduler = Scheduler(
+            metrics,
+            num_workers=settings.num_threads or available_cpus(),
+            max_image_pixels=settings.max_image_pixels,
+        )
+        app.state.predictor = Predictor(settings, metrics, scheduler)
         # In the background: until it is done the service is alive, says 503 and why.
         loading = asyncio.create_task(_load(store))
         yield
         await loading
-        await asyncio.to_thread(predictor.close)  # first: it hands images to the models
-        await asyncio.to_thread(store.close)
+        await asyncio.to_thread(scheduler.close)
 
     app = FastAPI(
         title="Self-sorting wardrobe",

@@ -1,7 +1,7 @@
 """The service's settings, each an environment variable WARDROBE_<NAME>. The README's table is tested against them."""
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -35,11 +35,18 @@ class Settings(BaseSettings):
     )
     max_images_per_request: int = Field(128, ge=1, description="Most images in one request.")
     max_queue_images: int = Field(256, ge=1, description="Most images accepted and not yet answered; more get a 429.")
-    max_batch_size: int = Field(32, ge=1, description="Most images in one forward pass.")
+    max_batch_size: int = Field(
+        32, ge=1, description="Most images in one forward pass; fewer where the start-up measurement gains no more."
+    )
+    engine: Literal["auto", "torchscript", "onnxruntime"] = Field(
+        "auto", description="What runs the networks; `auto` measures at start-up and takes the fastest that agrees."
+    )
     body_timeout_seconds: float = Field(30.0, gt=0, description="Longest time a request body may take to arrive.")
     predict_timeout_seconds: float = Field(30.0, gt=0, description="Longest time an accepted request may take.")
     shutdown_timeout_seconds: int = Field(25, ge=0, description="Longest time that SIGTERM waits for running requests.")
-    num_threads: int = Field(0, ge=0, description="Threads for decoding and for arithmetic; 0 takes the CPU quota.")
+    num_threads: int = Field(
+        0, ge=0, description="Images worked on at a time, each on one core; 0 takes the CPU quota."
+    )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severity that is logged.")
 
     @model_validator(mode="after")

@@ -24,7 +24,8 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import Tensor
 
-from app.artifact import Artifact, Card, Study, load_artifact
+from app.artifact import Artifact, Card, Study
+from app.engines import load_artifact
 from app.images import decode
 from benchmarks.train_speed import processor
 from training.photos.cli import load
@@ -69,7 +70,8 @@ def main() -> None:
         luma.append(read_grey(pixels)[mask].mean().item())
         for name, prepared in prepare(artifact, pixels, mask).items():
             inputs[name].append(prepared)
-    predicted = {name: artifact.logits(torch.stack(batch)).argmax(1) for name, batch in inputs.items()}
+    logits = {name: artifact.engine.outputs(torch.stack(batch).numpy())[0] for name, batch in inputs.items()}
+    predicted = {name: torch.from_numpy(values.argmax(1)) for name, values in logits.items()}
     milliseconds = {name: f"{1000 * np.median(values):.0f} ms" for name, values in seconds.items()}
 
     study = summarise(artifact.card, rows, torch.tensor(luma), predicted, milliseconds)
@@ -123,9 +125,8 @@ def prepare(artifact: Artifact, pixels: np.ndarray, mask: Tensor) -> dict[str, T
     luma = grey[mask].mean()
     rows, columns = (mask.any(axis).nonzero() for axis in (1, 0))
     box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-    probe = np.zeros((SIZE_PIXELS, SIZE_PIXELS, 3), np.uint8)
-    probe[SIZE_PIXELS // 2, SIZE_PIXELS // 2] = 255
-    black, white = artifact.preprocess(probe).aminmax()  # the exported file tells its scale no other way
+    rule = artifact.card.input
+    black, white = -rule.mean / rule.std, (1 - rule.mean) / rule.std
 
     def standardise(picture: Tensor) -> Tensor:
         return (black + picture / 255 * (white - black))[None]
@@ -142,8 +143,8 @@ def prepare(artifact: Artifact, pixels: np.ndarray, mask: Tensor) -> dict[str, T
         "naive": squeeze(grey),
         "naive, negated": squeeze(255 - grey),
         "polarity by border": squeeze(light_on_dark(grey, border=max(1, min(grey.shape) // SIZE_PIXELS))),
-        "recipe": artifact.preprocess(pixels),
-        "mask, recipe": artifact.preprocess(np.where(mask[:, :, None], pixels, np.uint8(PAPER))),
+        "recipe": torch.from_numpy(artifact.preprocess(pixels)),
+        "mask, recipe": torch.from_numpy(artifact.preprocess(np.where(mask[:, :, None], pixels, np.uint8(PAPER)))),
         "mask, own grey": on_black(grey),
         "mask, own grey, evened": on_black(grey - luma + GARMENT_LUMA),
         "mask, negated": on_black(255 - grey),

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from app.artifact import Artifact, load_artifact
+from app.artifact import Artifact
+from app.engines import load_artifact
 from tests.process import REPOSITORY, serving
 from tests.tiny_wardrobe import write_tiny_wardrobe
 

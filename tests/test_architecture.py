@@ -64,7 +64,7 @@ def test_the_lowest_modules_import_only_what_is_below(name: str, allowed: set[st
 def test_training_shares_only_the_contract_with_the_service(path: Path) -> None:
     imported = within(imports(path), "app")
 
-    shared = within(imported, "app.artifact", "app.images", "app.errors")
+    shared = within(imported, "app.artifact", "app.engines", "app.images", "app.errors")
     assert imported - shared - {"app"} == set()
 
 
@@ -89,7 +89,7 @@ def test_torch_jit_is_used_on_the_two_sides_of_the_artefact_only() -> None:
     users = {ids(path) for path in modules("app", "training") if any(torch_jit_uses(path))}
 
     # The photo network's backbone comes from a package that cannot be scripted: its export traces it first.
-    assert users == {"app/artifact.py", "training/export.py", "training/photos/export.py"}
+    assert users == {"app/engines/torchscript.py", "training/export.py", "training/photos/export.py"}
 
 
 def test_torch_jit_is_not_imported_under_another_name() -> None:

@@ -41,8 +41,10 @@ def to_png(image: np.ndarray) -> bytes:
 
 def predict_files(artifact: Artifact, files: Iterable[bytes]) -> Tensor:
     """Logits (N, K) of image files, read as the service reads them."""
-    inputs = [artifact.preprocess(decode(content).pixels) for content in files]
-    return torch.cat([artifact.logits(batch) for batch in torch.stack(inputs).split(BATCH_SIZE)])
+    inputs = np.stack([artifact.preprocess(decode(content).pixels) for content in files])
+    starts = range(0, len(inputs), BATCH_SIZE)
+    logits = [artifact.engine.outputs(inputs[start : start + BATCH_SIZE])[0] for start in starts]
+    return torch.from_numpy(np.concatenate(logits))
 
 
 def predict_dataset(artifact: Artifact, dataset: Dataset) -> Tensor:

@@ -36,9 +36,9 @@ from app.artifact import (
     Metrics,
     Thresholds,
     Training,
-    load_artifact,
-    load_torchscript,
 )
+from app.engines import load_artifact
+from app.engines.torchscript import load_torchscript
 from app.errors import WardrobeError
 from training.data import CLASS_NAMES, DRAWER_GROUPS, Dataset, Splits
 from training.evaluate import fit_temperature, measure, measure_robustness, predict_dataset, to_png
@@ -282,6 +282,9 @@ def _draft_card(result: FitResult, classifier: ExportedClassifier, splits: Split
             size_pixels=SIZE_PIXELS,
             description="Any size and polarity: made grey, negated if its border is light, and, unless 28x28 already, "
             "trimmed, freed of its background level, subsampled to 28x28 and sharpened, as the data set was.",
+            recipe="thumbnail",
+            mean=result.mean,
+            std=result.std,
         ),
         thresholds=Thresholds(temperature=1.0),
         data=DataSource(

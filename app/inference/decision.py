@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
+import numpy as np
 
 from app.artifact import Card, ClassInfo, Scores
 
@@ -23,9 +23,9 @@ class Verdict:
     prediction_set: tuple[ClassInfo, ...] | None
 
 
-def ranking(probabilities: Tensor) -> list[int]:
+def ranking(probabilities: np.ndarray) -> list[int]:
     """(K,) -> the indices of the classes, most probable first; equal ones in the card's order."""
-    order: list[int] = probabilities.argsort(descending=True, stable=True).tolist()
+    order: list[int] = np.argsort(-probabilities, kind="stable").tolist()
     return order
 
 

@@ -1,37 +1,20 @@
-"""One image's way: bytes -> decode -> choose model -> preprocess -> batch -> scores -> decision."""
+"""Many pictures at a time, within one bounded queue: bytes -> scheduler -> scores -> decisions."""
 
 import asyncio
 import logging
 import math
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-import numpy as np
-
-from app.artifact import Artifact, ClassInfo, Scores
+from app.artifact import Artifact, ClassInfo
 from app.errors import BusyError, ImageError, WardrobeError
-from app.images import DecodedImage, decode
-from app.inference.batcher import Batcher
+from app.images import DecodedImage
 from app.inference.decision import Verdict, decide, ranking
+from app.inference.scheduler import Classified, ModelChooser, Order, Scheduler
 from app.metrics import Metrics
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-NO_PIXELS = np.empty((0, 0, 3), np.uint8)
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """A loaded model and the thread that runs its network."""
-
-    artifact: Artifact
-    batcher: Batcher[Scores]
-
-
-ModelChooser = Callable[[DecodedImage], ServedModel]
 
 
 class InferenceError(WardrobeError):
@@ -48,41 +31,35 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One classified image, without its pixels; `candidates` are sorted, most probable first."""
+    """One classified image, without its pixels; `candidates` are sorted, most probable first.
+
+    `seconds` has the duration of each stage.
+    """
 
     artifact: Artifact
     image: DecodedImage
     candidates: Sequence[Candidate]
     verdict: Verdict
     garment_score: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Submitted:
-    """An image that waits for its network."""
-
-    artifact: Artifact
-    image: DecodedImage
-    scores: "Future[Scores]"
+    seconds: Mapping[str, float]
 
 
 class Predictor:
-    """Answers many images at a time with the models chosen for them, within one bounded queue."""
+    """Answers many images at a time with the models chosen for them."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, *, num_threads: int) -> None:
-        """`num_threads` decode and preprocess."""
+    def __init__(self, settings: Settings, metrics: Metrics, scheduler: Scheduler) -> None:
         self._max_queue_images = settings.max_queue_images
-        self._max_image_pixels = settings.max_image_pixels
         self._timeout_seconds = settings.predict_timeout_seconds
         self._metrics = metrics
-        self._workers = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
+        self._scheduler = scheduler
         self._num_pending = 0  # touched on the event loop only
-        self._seconds_per_image = 0.01  # moving average; the first value is a guess
 
     async def predict(
         self, contents: Sequence[bytes], *, choose: ModelChooser, top_k: int
     ) -> list[Prediction | WardrobeError]:
         """Classify image files, in order. What is wrong with one image stands in its place.
+
+        Cancelled, it leaves undone what was not begun.
 
         Raises:
             BusyError: the queue has no room for all of them, or they were not done in time.
@@ -92,68 +69,47 @@ class Predictor:
                 f"{self._num_pending} images are waiting and at most {self._max_queue_images} may.",
                 self._seconds_to_drain(),
             )
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+
+        def tell() -> None:
+            loop.call_soon_threadsafe(done.set)
+
+        order = Order(contents, choose, tell)
         self._num_pending += len(contents)
         self._metrics.queue_images.inc(len(contents))
-        started = time.perf_counter()
+        self._scheduler.submit(order)
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                outcomes = await asyncio.gather(*(self._predict_one(content, choose, top_k) for content in contents))
+                await done.wait()
         except TimeoutError as error:
             raise BusyError(
                 f"The answer was not ready within {self._timeout_seconds:g} s.", self._seconds_to_drain()
             ) from error
         finally:
+            order.dropped = True
             self._num_pending -= len(contents)
             self._metrics.queue_images.dec(len(contents))
-        self._seconds_per_image += 0.1 * (
-            (time.perf_counter() - started) / max(1, len(contents)) - self._seconds_per_image
-        )
-        return outcomes
-
-    def close(self) -> None:
-        """Hand what was accepted to the models, then end the threads."""
-        self._workers.shutdown()
+        return [self._answer(order.outcomes[index], top_k) for index in range(len(contents))]
 
     def _seconds_to_drain(self) -> int:
-        return max(1, math.ceil(self._num_pending * self._seconds_per_image))
+        return max(1, math.ceil(self._num_pending * self._scheduler.seconds_per_image))
 
-    async def _predict_one(self, content: bytes, choose: ModelChooser, top_k: int) -> Prediction | WardrobeError:
-        model_name = ""  # until one is chosen
-        started = time.perf_counter()
-        try:
-            loop = asyncio.get_running_loop()
-            submitted = await loop.run_in_executor(self._workers, self._submit, content, choose, started)
-            model_name = submitted.artifact.card.name
-            scores = await asyncio.wrap_future(submitted.scores)
-        except ImageError as error:
-            self._metrics.images.labels(model_name, "", "refused").inc()
-            return error
-        except Exception as error:
-            logger.exception("inference failed")
-            self._metrics.images.labels(model_name, "", "failed").inc()
+    def _answer(self, outcome: Classified | Exception, top_k: int) -> Prediction | WardrobeError:
+        if isinstance(outcome, ImageError):
+            self._metrics.images.labels("", "", "refused").inc()
+            return outcome
+        if isinstance(outcome, Exception):
+            logger.error("inference failed", exc_info=outcome)
+            self._metrics.images.labels("", "", "failed").inc()
             failure = InferenceError("The model failed on this image. The failure was logged.")
-            failure.__cause__ = error
+            failure.__cause__ = outcome
             return failure
-        card = submitted.artifact.card
+        card, scores = outcome.artifact.card, outcome.scores
         candidates = [
-            Candidate(card.classes[index], scores.probabilities[index].item())
+            Candidate(card.classes[index], float(scores.probabilities[index]))
             for index in ranking(scores.probabilities)[:top_k]
         ]
         verdict = decide(scores, card)
-        self._metrics.images.labels(model_name, candidates[0].info.label, verdict.decision).inc()
-        return Prediction(submitted.artifact, submitted.image, candidates, verdict, scores.garment)
-
-    def _submit(self, content: bytes, choose: ModelChooser, submitted: float) -> _Submitted:
-        """On a worker thread: decode, choose the model, preprocess and hand to its batcher, without another hop."""
-        stage_seconds = self._metrics.stage_seconds
-        started = time.perf_counter()
-        image = decode(content, max_pixels=self._max_image_pixels)
-        model = choose(image)
-        decoded = time.perf_counter()
-        tensor = model.artifact.preprocess(image.pixels)
-        preprocessed = time.perf_counter()
-        stage_seconds.labels("wait").observe(started - submitted)
-        stage_seconds.labels("decode").observe(decoded - started)
-        stage_seconds.labels("preprocess").observe(preprocessed - decoded)
-        # The pixels have done their work: a request of 128 images would keep gigabytes until its last one is done.
-        return _Submitted(model.artifact, replace(image, pixels=NO_PIXELS), model.batcher.submit(tensor))
+        self._metrics.images.labels(card.name, candidates[0].info.label, verdict.decision).inc()
+        return Prediction(outcome.artifact, outcome.image, candidates, verdict, scores.garment, outcome.seconds)

@@ -4,22 +4,17 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from app.artifact import Artifact, Card, load_artifact, read_card, verify_digests
+from app.artifact import Card, read_card, verify_digests
 from app.errors import ArtifactError, ModelNotFoundError, NotReadyError
 from app.images import DecodedImage
-from app.inference.batcher import Batcher
-from app.inference.predictor import ModelChooser, ServedModel
 from app.inference.routing import choose_model
-from app.metrics import Metrics
+from app.inference.scheduler import ModelChooser, ServedModel
+from app.inference.tuning import Tuning, load_fastest
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
-NUM_WARM_UP_PASSES = 3  # TorchScript profiles the first two passes and compiles in the next
 RETRY_LOADING_SECONDS = 2
 
 
@@ -34,10 +29,9 @@ class Refusal:
 class ModelStore:
     """Every model of the folder: the newest good version of each is loaded and warm, the rest are cards."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, *, num_threads: int) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._metrics = metrics
-        self._num_threads = num_threads
+        self._tunings: dict[str, Tuning] = {}
         self._served: dict[str, ServedModel] = {}
         self._cards: dict[str, dict[int, tuple[Path, Card]]] = {}
         self.refusals: list[Refusal] = []
@@ -47,7 +41,6 @@ class ModelStore:
     def load(self) -> None:
         """Load and warm up; `ready` turns true at the end if the default model can be served."""
         logger.info("loading the models under %s", self._settings.models_dir)
-        torch.set_num_threads(self._num_threads)
         for model_folder in sorted(path for path in self._settings.models_dir.glob("[!.]*") if path.is_dir()):
             versions = sorted((p for p in model_folder.iterdir() if p.name.isdecimal()), key=lambda p: -int(p.name))
             for folder in versions:
@@ -56,12 +49,6 @@ class ModelStore:
         self.ready = self._settings.default_model in self._served
         if not self.ready:
             logger.error("not ready: %s", self._why_not_ready())
-
-    def close(self) -> None:
-        """Finish what was submitted and end the thread of every model."""
-        self.ready = False
-        for model in self._served.values():
-            model.batcher.close()
 
     @property
     def names(self) -> list[str]:
@@ -108,6 +95,10 @@ class ModelStore:
         model = self._served.get(name)
         return model.artifact.card.version if model else None
 
+    def tuning(self, name: str) -> Tuning | None:
+        """How the served version is run; None if there is none."""
+        return self._tunings.get(name)
+
     def versions(self, name: str) -> list[int]:
         return sorted(self._cards.get(name, {}))
 
@@ -131,17 +122,15 @@ class ModelStore:
     def _take(self, folder: Path) -> None:
         name = folder.parent.name
         try:
-            if name in self._served:  # a newer version is served already
-                card = read_card(folder)
-                verify_digests(folder, card)
-            else:
-                artifact = load_artifact(folder)
-                card = artifact.card
-                _warm_up(artifact, self._settings.max_batch_size)
-                self._served[name] = ServedModel(
-                    artifact,
-                    Batcher(artifact.scores, max_batch_size=self._settings.max_batch_size, metrics=self._metrics),
+            card = read_card(folder)
+            verify_digests(folder, card)
+            if name not in self._served:  # else a newer version is served already
+                wanted = None if self._settings.engine == "auto" else self._settings.engine
+                artifact, tuning = load_fastest(
+                    folder, card, wanted=wanted, max_batch_size=self._settings.max_batch_size
                 )
+                self._served[name] = ServedModel(artifact, tuning.batch_size)
+                self._tunings[name] = tuning
                 logger.info("serving %s version %d, SHA-256 %s", name, card.version, artifact.digest)
         except Exception as error:  # whatever is wrong with one folder, the others are served
             if not isinstance(error, ArtifactError):
@@ -158,15 +147,3 @@ class ModelStore:
         refused = " ".join(refusal.reason for refusal in self.refusals)
         folder = self._settings.models_dir.name
         return f"There is no usable model {self._settings.default_model!r} under {folder}/. {refused}".strip()
-
-
-def _warm_up(artifact: Artifact, max_batch_size: int) -> None:
-    """Run the shapes that will come, so that no request pays for compilation."""
-    rule = artifact.card.input
-    picture = np.zeros((2 * rule.size_pixels, rule.size_pixels, 3), np.uint8)
-    for _ in range(NUM_WARM_UP_PASSES):
-        artifact.preprocess(picture)  # another size than the golden ones, which were read already
-    for batch_size in sorted({1, 2, max_batch_size}):
-        batch = torch.zeros(batch_size, rule.channels, rule.size_pixels, rule.size_pixels)
-        for _ in range(NUM_WARM_UP_PASSES):
-            artifact.scores(batch)

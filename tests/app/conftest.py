@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
-from torch import Tensor
 
 from app.artifact import Artifact, Scores
 from app.settings import Settings
@@ -43,7 +43,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     opened.set()
     scores = Artifact.scores
 
-    def wait_and_run(self: Artifact, batch: Tensor) -> list[Scores]:
+    def wait_and_run(self: Artifact, batch: np.ndarray) -> list[Scores]:
         opened.wait(timeout=20)
         return scores(self, batch)
 

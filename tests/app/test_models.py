@@ -13,7 +13,8 @@ import httpx
 import pytest
 from torch import Tensor
 
-from app.artifact import Artifact, load_artifact
+from app.artifact import Artifact
+from app.engines import load_artifact
 from app.errors import ArtifactError
 from app.settings import Settings
 from tests.app.service import problem_of, running, wait_for
@@ -388,7 +389,7 @@ def test_a_golden_garment_score_must_be_that_of_the_network(wardrobe: Path) -> N
 def test_a_golden_garment_score_cannot_be_left_out(wardrobe: Path) -> None:
     edit_card(wardrobe, lambda card: card["golden"][0].pop("garment_score"))
 
-    with pytest.raises(ArtifactError, match="golden prediction 0 and the network disagree on a garment score"):
+    with pytest.raises(ArtifactError, match="golden predictions and the network disagree on a garment score"):
         load_artifact(wardrobe)
 
 
@@ -396,7 +397,7 @@ def test_a_network_without_a_garment_score_cannot_have_a_golden_one(artifact: Ar
     folder = install(artifact, tmp_path)
     edit_card(folder, lambda card: card["golden"][0].update(garment_score=0.5))
 
-    with pytest.raises(ArtifactError, match="golden prediction 0 and the network disagree on a garment score"):
+    with pytest.raises(ArtifactError, match="golden predictions and the network disagree on a garment score"):
         load_artifact(folder)
 
 

@@ -7,8 +7,8 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 
 import httpx
+import numpy as np
 import pytest
-from torch import Tensor
 
 from app.api.examples import PREDICT_RESPONSE
 from app.api.schemas import PredictResponse
@@ -480,7 +480,7 @@ async def test_a_failing_network_is_a_500_that_tells_nothing(
     scores = Artifact.scores
     failing = False
 
-    def fail_at_will(self: Artifact, batch: Tensor) -> list[Scores]:
+    def fail_at_will(self: Artifact, batch: np.ndarray) -> list[Scores]:
         if failing:
             raise RuntimeError("secret text of a library")
         return scores(self, batch)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app.artifact import load_artifact
+from app.engines import load_artifact
 from training.__main__ import cli, main
 from training.config import FitConfig
 from training.data import Splits

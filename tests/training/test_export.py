@@ -13,7 +13,8 @@ import onnxruntime
 import pytest
 import torch
 
-from app.artifact import Artifact, load_artifact
+from app.artifact import Artifact
+from app.engines import load_artifact
 from app.images import decode
 from app.settings import Settings
 from tests.app.service import parts, running, wait_for

@@ -30,11 +30,16 @@ def fit_prediction_set(
     return PredictionSetRule(level=level, min_probability=scores.sort(descending=True).values[rank - 1].item())
 
 
+def members(rule: PredictionSetRule, probabilities: Tensor) -> Tensor:
+    """The rule for tensors: (N, K) float32 -> bool (N, K)."""
+    return torch.from_numpy(rule.members(probabilities.numpy()))
+
+
 def fit_review_threshold(
     probabilities: Tensor, labels: Tensor, rule: PredictionSetRule, *, accuracy: float = SORTED_ACCURACY
 ) -> float:
     """The lowest probability from which on labels with a set of one are right with this `accuracy`; 1 if none is."""
-    alone = rule.members(probabilities).sum(1) == 1
+    alone = members(rule, probabilities).sum(1) == 1
     confidence, predicted = probabilities[alone].max(1)
     confidence, order = confidence.sort(descending=True)
     right = (predicted == labels[alone])[order].double()

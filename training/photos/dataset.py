@@ -331,7 +331,7 @@ def _fill_cache(paths: Sequence[Path], pixels_path: Path, index_path: Path) -> N
             pixels = decode(content).pixels
         except ImageError as error:
             return None, digest, f"unreadable: {error}"
-        return resize(torch.from_numpy(pixels.transpose(2, 0, 1).copy()), CACHE_SIZE_PIXELS), digest, ""
+        return resize(torch.from_numpy(pixels.copy()).permute(2, 0, 1), CACHE_SIZE_PIXELS), digest, ""
 
     shape = (len(paths), 3, CACHE_SIZE_PIXELS, CACHE_SIZE_PIXELS)
     pixels = np.lib.format.open_memmap(pixels_path, mode="w+", dtype=np.uint8, shape=shape)
@@ -344,6 +344,6 @@ def _fill_cache(paths: Sequence[Path], pixels_path: Path, index_path: Path) -> N
             if image is None:
                 unreadable[position] = reason
             else:
-                pixels[position] = image.round().clamp(0, 255).to(torch.uint8).numpy()
+                pixels[position] = image.numpy()
     pixels.flush()
     index_path.write_text(json.dumps({"sha256": digests, "unreadable": unreadable}))

@@ -55,23 +55,24 @@ def predict_rows(
 ) -> Predictions:
     """Read each file as the service reads it, `change` it if asked, and run the exported network."""
 
-    def prepare(row: Row) -> tuple[Tensor, float]:
+    def prepare(row: Row) -> tuple[np.ndarray, float]:
         pixels = decode(row.path.read_bytes()).pixels
         if change is not None:
             pixels = np.asarray(change(Image.fromarray(pixels)))
         return artifact.preprocess(pixels), middle_luma(pixels)
 
-    logits: list[Tensor] = []
-    garment: list[Tensor] = []
+    logits: list[np.ndarray] = []
+    garment: list[np.ndarray] = []
     luma: list[float] = []
     with ThreadPoolExecutor() as pool:
         for start in track(range(0, len(rows), BATCH_SIZE), description=description):
             images, lumas = zip(*pool.map(prepare, rows[start : start + BATCH_SIZE]), strict=True)
-            class_logits, garment_logits = artifact.outputs(torch.stack(images))
+            class_logits, garment_logits = artifact.engine.outputs(np.stack(images))
             logits.append(class_logits)
-            garment += [] if garment_logits is None else [torch.sigmoid(garment_logits)]
+            garment += [] if garment_logits is None else [garment_logits]
             luma += lumas
-    return Predictions(torch.cat(logits), torch.cat(garment) if garment else None, torch.tensor(luma))
+    garment_scores = torch.from_numpy(np.concatenate(garment)).sigmoid() if garment else None
+    return Predictions(torch.from_numpy(np.concatenate(logits)), garment_scores, torch.tensor(luma))
 
 
 def measure_photos(

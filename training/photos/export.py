@@ -28,9 +28,9 @@ from app.artifact import (
     Study,
     Thresholds,
     Training,
-    load_artifact,
-    load_torchscript,
 )
+from app.engines import load_artifact
+from app.engines.torchscript import TorchScriptEngine, load_torchscript
 from training.data import DatasetError
 from training.evaluate import fit_temperature, to_png
 from training.export import (
@@ -47,6 +47,7 @@ from training.photos.calibrate import (
     fit_garment_threshold,
     fit_prediction_set,
     fit_review_threshold,
+    members,
 )
 from training.photos.dataset import Columns, PhotoDataset, Photos
 from training.photos.evaluate import (
@@ -58,7 +59,7 @@ from training.photos.evaluate import (
 )
 from training.photos.fit import PhotoFitResult
 from training.photos.labels import NOT_A_GARMENT
-from training.photos.preprocess import ExportedPhotoClassifier
+from training.photos.preprocess import PIXEL_MEAN, PIXEL_STD, ExportedPhotoClassifier
 from training.photos.splits import CROSS_VALIDATION, TEST, TRAIN, VALIDATION
 from training.report import Part, write_report
 
@@ -107,21 +108,21 @@ def export_photos(
         export_onnx(classifier, folder / ONNX_NAME, example=example, output_names=["logits", "garment"])
         check_parity(classifier, folder, photos.images[:NUM_PARITY_IMAGES])
 
-        module = load_torchscript(folder / TORCHSCRIPT_NAME)
+        engine = TorchScriptEngine(load_torchscript(folder / TORCHSCRIPT_NAME))
         card = _draft_card(result, dataset, about, folder)
-        predictions = predict_rows(Artifact(folder, card, module), photos.rows, description="validation")
+        predictions = predict_rows(Artifact(folder, card, engine), photos.rows, description="validation")
         thresholds = fit_thresholds(predictions, photos, num_classes=num_classes)
         card = card.model_copy(update={"thresholds": thresholds})
         with_class = photos.with_class(num_classes)
         card = card.model_copy(
             update={
                 "robustness": measure_photo_robustness(
-                    Artifact(folder, card, module),
+                    Artifact(folder, card, engine),
                     with_class.rows,
                     with_class.targets,
                     logits=predictions.logits[photos.has_class(num_classes)],
                 ),
-                "golden": golden_predictions(Artifact(folder, card, module)),
+                "golden": golden_predictions(Artifact(folder, card, engine)),
                 "metrics": {VALIDATION: measure_part(predictions, photos, card)}
                 | ({CROSS_VALIDATION: cross_validation} if cross_validation else {}),
                 "refusals": measure_part_refusals(predictions, photos, card),
@@ -219,7 +220,7 @@ def measure_part(predictions: Predictions, photos: Photos, card: Card) -> Metric
         [row.group for row in rows],
         class_names=card.class_names,
         temperature=thresholds.temperature,
-        sets=thresholds.prediction_set.members(probabilities),
+        sets=members(thresholds.prediction_set, probabilities),
         level=thresholds.prediction_set.level,
         review_below=thresholds.review_below,
         slices={Columns(**card.training.config["columns"]).slice_name: torch.tensor([row.in_slice for row in rows])},
@@ -325,6 +326,9 @@ def _draft_card(result: PhotoFitResult, dataset: PhotoDataset, about: About, fol
             channels=3,
             size_pixels=size_pixels,
             description=f"Any size: the whole picture, squeezed to {size_pixels}x{size_pixels} pixels in colour.",
+            recipe="squeezed",
+            mean=PIXEL_MEAN,
+            std=PIXEL_STD,
         ),
         thresholds=Thresholds(temperature=1.0),
         data=DataSource(

@@ -16,7 +16,7 @@ from app.artifact import Metrics
 from training.config import ConfigError
 from training.evaluate import fit_temperature
 from training.fit import CHECKPOINT_NAME
-from training.photos.calibrate import PREDICTION_SET_LEVEL, fit_prediction_set
+from training.photos.calibrate import PREDICTION_SET_LEVEL, fit_prediction_set, members
 from training.photos.config import PhotoConfig
 from training.photos.dataset import Columns, PhotoDataset, Photos
 from training.photos.evaluate import Predictions, measure_photos, middle_luma
@@ -93,7 +93,7 @@ def measure_folds(predictions: FoldPredictions, class_names: list[str], columns:
         temperature = fit_temperature(predictions.logits[others], labels[others])
         rule = fit_prediction_set(torch.softmax(predictions.logits[others] / temperature, 1), labels[others])
         logits[held_out] = predictions.logits[held_out] / temperature
-        sets[held_out] = rule.members(torch.softmax(logits[held_out], 1))
+        sets[held_out] = members(rule, torch.softmax(logits[held_out], 1))
     luma = torch.tensor([middle_luma(image.permute(1, 2, 0).numpy()) for image in photos.images])
     return measure_photos(
         Predictions(logits, None, luma),

@@ -17,7 +17,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from app.artifact import Artifact, load_artifact, read_card
+from app.artifact import Artifact, read_card
+from app.engines import load_artifact
 from app.images import decode
 from app.settings import Settings
 from tests.app.service import parts, running, wait_for

@@ -1,0 +1,191 @@
+"""A few threads that decode pictures and run networks; which of the two comes next is decided here."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from app.artifact import Artifact, Scores
+from app.images import DecodedImage, decode
+from app.metrics import Metrics
+
+NO_PIXELS = np.empty((0, 0, 3), np.uint8)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedModel:
+    """A loaded model, and how many pictures at a time it is fastest with."""
+
+    artifact: Artifact
+    batch_size: int
+
+
+ModelChooser = Callable[[DecodedImage], ServedModel]
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """What the network said about a picture, without its pixels, and how long each stage took in seconds."""
+
+    artifact: Artifact
+    image: DecodedImage
+    scores: Scores
+    seconds: dict[str, float]
+
+
+@dataclass(slots=True, eq=False)
+class Order:
+    """The pictures of one request.
+
+    `outcomes` fill up in any order; a worker calls `done` once, when the last one is there. What is wrong with one
+    picture stands in its place. Images of a `dropped` order that were not begun are never looked at.
+    """
+
+    contents: Sequence[bytes]
+    choose: ModelChooser
+    done: Callable[[], None]
+    dropped: bool = False
+    outcomes: dict[int, Classified | Exception] = field(default_factory=dict)
+    num_taken: int = 0
+    submitted: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A picture that waits for its network. `number` counts all pictures ever prepared."""
+
+    order: Order
+    index: int
+    number: int
+    model: ServedModel
+    image: DecodedImage
+    tensor: np.ndarray
+    seconds: dict[str, float]
+    since: float = field(default_factory=time.perf_counter)
+
+
+class Scheduler:
+    """Each worker takes the next thing to do, on one core, with no hop to another thread in between.
+
+    Orders take turns picture by picture, so that one of a hundred does not hold up the one after it. A network runs on
+    what was prepared as soon as nothing waits to be decoded or its batch is full: it never waits for more to come.
+    """
+
+    def __init__(self, metrics: Metrics, *, num_workers: int, max_image_pixels: int) -> None:
+        self._metrics = metrics
+        self._max_image_pixels = max_image_pixels
+        self._condition = threading.Condition()
+        self._orders: deque[Order] = deque()  # with pictures that nobody has taken
+        self._prepared: dict[ServedModel, deque[_Prepared]] = {}
+        self._num_prepared = 0
+        self._closing = False
+        self.seconds_per_image = 0.01  # of all workers together, moving average; the first value is a guess
+        self._workers = [
+            threading.Thread(target=self._work, name=f"worker-{index}", daemon=True) for index in range(num_workers)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def submit(self, order: Order) -> None:
+        """Queue the pictures of an order, of which there must be one at least."""
+        with self._condition:
+            self._orders.append(order)
+            self._condition.notify(len(order.contents))
+
+    def close(self) -> None:
+        """Do what was submitted, then end the threads."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        for worker in self._workers:
+            worker.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._condition:
+                while (task := self._next_task()) is None:
+                    if self._closing:  # what others prepare they run themselves
+                        return
+                    self._condition.wait()
+            try:
+                task()
+            except Exception:  # a bug of ours: the worker must live on
+                logger.exception("a worker failed")
+
+    def _next_task(self) -> Callable[[], None] | None:
+        for model, prepared in self._prepared.items():
+            # Counted over all models: no picture waits while a stream of others for another one is decoded.
+            if prepared and (not self._orders or self._num_prepared - prepared[0].number + 1 >= model.batch_size):
+                batch = [prepared.popleft() for _ in range(min(model.batch_size, len(prepared)))]
+                return partial(self._run, model, batch)
+        while self._orders:
+            order = self._orders.popleft()
+            if order.dropped:
+                continue
+            index = order.num_taken
+            order.num_taken += 1
+            if order.num_taken < len(order.contents):
+                self._orders.append(order)
+            return partial(self._prepare, order, index)
+        return None
+
+    def _prepare(self, order: Order, index: int) -> None:
+        started = time.perf_counter()
+        try:
+            image = decode(order.contents[index], max_pixels=self._max_image_pixels)
+            model = order.choose(image)
+            decoded = time.perf_counter()
+            tensor = model.artifact.preprocess(image.pixels)
+        except Exception as error:
+            self._finish(order, index, error)
+            return
+        preprocessed = time.perf_counter()
+        seconds = {
+            "wait": started - order.submitted,
+            "decode": decoded - started,
+            "preprocess": preprocessed - decoded,
+        }
+        # The pixels have done their work: a request of 128 images would keep gigabytes until its last one is done.
+        image = replace(image, pixels=NO_PIXELS)
+        with self._condition:
+            self._num_prepared += 1
+            waiting = self._prepared.setdefault(model, deque())
+            waiting.append(_Prepared(order, index, self._num_prepared, model, image, tensor, seconds))
+
+    def _run(self, model: ServedModel, batch: Sequence[_Prepared]) -> None:
+        batch = [it for it in batch if not it.order.dropped]
+        if not batch:
+            return
+        started = time.perf_counter()
+        try:
+            scores = model.artifact.scores(np.stack([it.tensor for it in batch]))
+        except Exception as error:
+            if len(batch) == 1:
+                self._finish(batch[0].order, batch[0].index, error)
+                return
+            for it in batch:  # one picture broke the batch: let each fail or pass alone
+                self._run(model, [it])
+            return
+        infer = time.perf_counter() - started
+        self._metrics.batch_size.observe(len(batch))
+        for it, found in zip(batch, scores, strict=True):
+            seconds = {**it.seconds, "queue": started - it.since, "infer": infer}
+            busy = seconds["decode"] + seconds["preprocess"] + infer / len(batch)
+            self.seconds_per_image += 0.1 * (busy / len(self._workers) - self.seconds_per_image)
+            for stage, value in seconds.items():
+                self._metrics.stage_seconds.labels(stage).observe(value)
+            self._finish(it.order, it.index, Classified(model.artifact, it.image, found, seconds))
+
+    def _finish(self, order: Order, index: int, outcome: Classified | Exception) -> None:
+        with self._condition:
+            order.outcomes[index] = outcome
+            complete = len(order.outcomes) == len(order.contents)
+        if complete:
+            order.done()
