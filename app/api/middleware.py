@@ -13,6 +13,7 @@ from app.metrics import Metrics
 
 REQUEST_ID_HEADER = "X-Request-ID"
 REQUEST_ID_SCOPE_KEY = "request_id"
+SERVER_TIMING_HEADER = "Server-Timing"  # https://www.w3.org/TR/server-timing/
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 logger = logging.getLogger("app.access")
@@ -42,6 +43,9 @@ class ObserveRequests:
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID_HEADER] = scope[REQUEST_ID_SCOPE_KEY]
                 headers["X-Content-Type-Options"] = "nosniff"
+                total = f"total;dur={1000 * (time.perf_counter() - started):.2f}"  # milliseconds
+                stages = headers.get(SERVER_TIMING_HEADER)
+                headers[SERVER_TIMING_HEADER] = f"{stages}, {total}" if stages else total
             await send(message)
 
         try:

@@ -8,7 +8,7 @@ from fastapi import Path as PathParameter
 
 from app.api import problems
 from app.api.dependencies import SettingsDependency, StoreDependency
-from app.api.schemas import ModelsResponse, ModelSummary, RefusedModel
+from app.api.schemas import ModelsResponse, ModelSummary, RefusedModel, ServedCard, Serving
 from app.artifact import REPORT_NAME, Card
 from app.errors import ReportNotFoundError
 
@@ -53,8 +53,18 @@ def list_models(settings: SettingsDependency, store: StoreDependency) -> ModelsR
     response_model_exclude_unset=True,  # what the file says, and no defaults for what it leaves out
     responses=problems.responses(404, 503),
 )
-def get_model(name: NameParameter, store: StoreDependency) -> Card:
-    return store.card(name)[1]
+def get_model(name: NameParameter, store: StoreDependency) -> ServedCard:
+    card = store.card(name)[1]
+    tuning = store.tuning(name)
+    assert tuning is not None  # else there was no served card
+    serving = Serving(
+        engine=tuning.engine,
+        max_batch_size=tuning.batch_size,
+        milliseconds={engine: 1000 * seconds for engine, seconds in tuning.seconds.items()},
+        milliseconds_in_batch={size: 1000 * seconds for size, seconds in tuning.seconds_in_batch.items()},
+        refused_engines=tuning.refused,
+    )
+    return ServedCard(**card.model_dump(exclude_unset=True), serving=serving)
 
 
 @router.get(

@@ -1,12 +1,16 @@
 """POST /predict."""
 
-from typing import Annotated
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from starlette.requests import ClientDisconnect
 
 from app.api import problems
 from app.api.body import FILE_FIELD, Upload, read_uploads
 from app.api.dependencies import PredictorDependency, SettingsDependency, StoreDependency
+from app.api.middleware import SERVER_TIMING_HEADER
 from app.api.schemas import (
     CandidatePublic,
     FailedImagePublic,
@@ -48,6 +52,7 @@ REQUEST_BODY = {
 )
 async def predict(
     request: Request,
+    response: Response,
     settings: SettingsDependency,
     store: StoreDependency,
     predictor: PredictorDependency,
@@ -64,13 +69,42 @@ async def predict(
     """
     choose = store.chooser(model)
     uploads = await read_uploads(request, settings)
-    outcomes = await predictor.predict([upload.content for upload in uploads], choose=choose, top_k=top_k)
+    predicting = predictor.predict([upload.content for upload in uploads], choose=choose, top_k=top_k)
+    outcomes = await _while_connected(request, predicting)
+    response.headers[SERVER_TIMING_HEADER] = _server_timing(outcomes)
     failures = [outcome for outcome in outcomes if isinstance(outcome, WardrobeError)]
     if len(failures) == len(outcomes):
         return _all_failed(request, uploads, failures)
     return PredictResponse(
         predictions=[_public(request, u, outcome) for u, outcome in zip(uploads, outcomes, strict=True)],
     )
+
+
+async def _while_connected(
+    request: Request, work: Coroutine[Any, Any, list[Prediction | WardrobeError]]
+) -> list[Prediction | WardrobeError]:
+    """Do the work, unless the client leaves: then cancel it.
+
+    Raises:
+        ClientDisconnect: nobody waits for the answer any more.
+    """
+    task = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(request.receive())  # the body is read: the next message is that the client left
+    try:
+        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        leaving.cancel()
+
+
+def _server_timing(outcomes: Sequence[Prediction | WardrobeError]) -> str:
+    """Milliseconds of each stage; of several images, those of the one that took longest in it."""
+    found = [outcome.seconds for outcome in outcomes if isinstance(outcome, Prediction)]
+    stages = found[0] if found else {}
+    return ", ".join(f"{stage};dur={1000 * max(seconds[stage] for seconds in found):.2f}" for stage in stages)
 
 
 def _all_failed(request: Request, uploads: list[Upload], failures: list[WardrobeError]) -> Response:

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.examples import PREDICT_RESPONSE
-from app.artifact import DrawerGroup, Share
+from app.artifact import Card, DrawerGroup, Share
 from app.inference.decision import Decision
 
 
@@ -89,6 +89,26 @@ class PredictResponse(_Schema):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [PREDICT_RESPONSE]})
 
     predictions: list[PredictionPublic | FailedImagePublic]
+
+
+class Serving(_Schema):
+    """How this service runs the model: measured when it started, on this machine."""
+
+    engine: str = Field(description="What runs the network.", examples=["onnxruntime"])
+    max_batch_size: int = Field(description="Most images in a forward pass: more gain no time.", examples=[4])
+    milliseconds: dict[str, float] = Field(
+        description="Of one image on one core by engine, from pixels to scores.", examples=[{"onnxruntime": 9.1}]
+    )
+    milliseconds_in_batch: dict[int, float] = Field(
+        description="Of each image of a batch by its size, forward pass alone.", examples=[{1: 8.2, 2: 8.0}]
+    )
+    refused_engines: dict[str, str] = Field(description="Engines that do not agree with the card, and why.")
+
+
+class ServedCard(Card):
+    """The card of the served version and how it is run."""
+
+    serving: Serving
 
 
 class ModelSummary(_Schema):

@@ -65,7 +65,52 @@ async def test_a_card_is_the_file_without_its_golden_pictures(
     assert response.status_code == 200
     on_disk = json.loads((artifact.folder / "card.json").read_text())
     assert on_disk.pop("golden")
-    assert response.json() == on_disk
+    card = response.json()
+    assert ("serving" in card) == (version == "")
+    card.pop("serving", None)
+    assert card == on_disk
+
+
+@pytest.mark.parametrize("engine", ["auto", "torchscript", "onnxruntime"])
+async def test_the_served_card_says_how_it_is_run(
+    settings: Settings, artifact: Artifact, pictures: dict[str, bytes], tmp_path: Path, engine: str
+) -> None:
+    """`auto` takes the fastest of both, another setting the one it names; the label is the same."""
+    install(artifact, tmp_path)
+    async with running(serving_from(tmp_path, settings).model_copy(update={"engine": engine})) as client:
+        await wait_for(client, "/health/ready")
+        serving = (await client.get("/models/fashion-mnist")).json()["serving"]
+        answer = await client.post("/predict", content=pictures["Coat"])
+
+    measured = serving["milliseconds"]
+    assert set(measured) == ({"torchscript", "onnxruntime"} if engine == "auto" else {engine})
+    assert serving["engine"] == min(measured, key=measured.get)
+    assert serving["refused_engines"] == {}
+    assert str(serving["max_batch_size"]) in serving["milliseconds_in_batch"]
+    assert answer.json()["predictions"][0]["label"] == "Coat"
+
+
+async def test_an_engine_that_disagrees_is_named_and_not_used(
+    settings: Settings, artifact: Artifact, tmp_path: Path
+) -> None:
+    """A made-up model whose ONNX file is none: TorchScript serves it."""
+    write_tiny_wardrobe(tmp_path, template=artifact.card)
+    async with running(settings.model_copy(update={"models_dir": tmp_path})) as client:
+        await wait_for(client, "/health/ready")
+        serving = (await client.get("/models/wardrobe")).json()["serving"]
+
+    assert serving["engine"] == "torchscript"
+    assert "names no recipe" in serving["refused_engines"]["onnxruntime"]
+
+
+async def test_without_its_engine_a_model_is_refused(settings: Settings, artifact: Artifact, tmp_path: Path) -> None:
+    folder = write_tiny_wardrobe(tmp_path, template=artifact.card)
+    edit_card(folder, lambda card: card["input"].update(recipe="squeezed"))
+    async with running(settings.model_copy(update={"models_dir": tmp_path, "engine": "onnxruntime"})) as client:
+        models = (await wait_for(client, "/models")).json()
+
+    (refused,) = models["refused"]
+    assert "model.onnx is no network that ONNX Runtime can load" in refused["reason"]
 
 
 @pytest.mark.parametrize(

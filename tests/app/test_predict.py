@@ -39,6 +39,18 @@ async def chunked(*chunks: bytes, pause_seconds: float = 0) -> AsyncGenerator[by
 # Good requests
 
 
+async def test_the_answer_says_how_long_each_stage_took(client: httpx.AsyncClient, pictures: dict[str, bytes]) -> None:
+    """Milliseconds, as browsers show them; no stage is longer than the whole."""
+    response = await client.post("/predict", files=parts(pictures["Coat"], b"broken", pictures["Bag"]))
+
+    durations = {
+        name: float(duration)
+        for name, duration in (it.split(";dur=") for it in response.headers["Server-Timing"].split(", "))
+    }
+    assert list(durations) == ["wait", "decode", "preprocess", "queue", "infer", "total"]
+    assert all(0 <= duration <= durations["total"] for duration in durations.values())
+
+
 async def test_one_multipart_file(client: httpx.AsyncClient, pictures: dict[str, bytes]) -> None:
     response = await client.post("/predict", files={"file": ("my boot.png", pictures["Ankle boot"], "image/png")})
 
@@ -391,12 +403,13 @@ async def test_a_body_that_trickles_is_cut_off(
     assert response.headers["Connection"] == "close"
 
 
-async def test_a_client_that_leaves_is_not_our_failure(settings: Settings) -> None:
-    """An upload broken off must not raise out of the application: servers log that as a bug of ours."""
-    messages = iter([{"type": "http.request", "body": b"abc", "more_body": True}, {"type": "http.disconnect"}])
+async def _post_and_leave(client: httpx.AsyncClient, *messages: dict[str, object]) -> None:
+    """Send these ASGI messages to POST /predict, then that the client has left."""
+    coming = iter([*messages, {"type": "http.disconnect"}])
 
     async def receive() -> dict[str, object]:
-        return next(messages)
+        await asyncio.sleep(0)
+        return next(coming)
 
     async def send(message: dict[str, object]) -> None:
         pass
@@ -415,12 +428,39 @@ async def test_a_client_that_leaves_is_not_our_failure(settings: Settings) -> No
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 80),
     }
+    await client._transport.app(scope, receive, send)
+
+
+async def test_a_client_that_leaves_is_not_our_failure(settings: Settings) -> None:
+    """An upload broken off must not raise out of the application: servers log that as a bug of ours."""
     async with running(settings) as client:
         await wait_for(client, "/health/ready")
-        await client._transport.app(scope, receive, send)
+        await _post_and_leave(client, {"type": "http.request", "body": b"abc", "more_body": True})
         metrics = (await client.get("/metrics")).text
 
     assert 'status="500"' not in metrics
+
+
+async def test_a_picture_whose_client_has_left_costs_no_forward_pass(
+    settings: Settings, pictures: dict[str, bytes], gate: threading.Event
+) -> None:
+    """Both workers are held; what comes next and leaves is dropped from the queue and never looked at."""
+    async with running(settings.model_copy(update={"max_batch_size": 1})) as client:
+        await wait_for(client, "/health/ready")
+        gate.clear()
+        held = [asyncio.create_task(client.post("/predict", content=pictures["Bag"])) for _ in range(2)]
+        await wait_for(client, "/metrics", "wardrobe_queue_images 2.0")
+
+        await _post_and_leave(client, {"type": "http.request", "body": pictures["Coat"], "more_body": False})
+        queued = (await client.get("/metrics")).text
+        gate.set()
+        answers = await asyncio.gather(*held)
+        metrics = (await client.get("/metrics")).text
+
+    assert "wardrobe_queue_images 2.0" in queued
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert 'label="Coat"' not in metrics
+    assert "wardrobe_batch_size_count 2.0" in metrics
 
 
 # Overload
