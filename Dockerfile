@@ -1,28 +1,29 @@
 # Two images: `service` (the default target) holds the service and its models, `training` what makes new models.
 # Needs Docker Engine 25 or later.
 #
+#   VARIANT          of the service: `torch` has both engines, `slim` ONNX Runtime alone and a fifth of the size
 #   TORCH_INDEX_URL  package index beside PyPI; set empty, PyPI's own torch is taken, which brings CUDA on Linux
 #   TORCH            requirement for torch, for instance torch==2.13.0; `training` needs one that fits torchvision
 
-# The requirements as two lists, so that only a changed dependency, and not any change of pyproject.toml, installs anew.
+ARG VARIANT=torch
+
+# The requirements as lists, so that only a changed dependency, and not any change of pyproject.toml, installs anew.
 FROM python:3.11-slim-bookworm AS requirements
 WORKDIR /requirements
 COPY pyproject.toml .
 RUN python -c "import pathlib, tomllib; \
 project = tomllib.loads(pathlib.Path('pyproject.toml').read_text())['project']; \
 pathlib.Path('service.txt').write_text('\n'.join(project['dependencies'])); \
+pathlib.Path('torch.txt').write_text('\n'.join(project['optional-dependencies']['torch'])); \
 pathlib.Path('training.txt').write_text('\n'.join(project['optional-dependencies']['train']))"
 
 
-FROM python:3.11-slim-bookworm AS packages
-ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
-ARG TORCH=torch
+FROM python:3.11-slim-bookworm AS packages-slim
 # Wheels only: there is no compiler here. The environment has no pip of its own; the base image's pip fills it.
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,from=requirements,source=/requirements/service.txt,target=/tmp/service.txt \
     python -m venv --without-pip /opt/venv && \
-    pip --python /opt/venv/bin/python install --only-binary :all: \
-        ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} "$TORCH" --requirement /tmp/service.txt
+    pip --python /opt/venv/bin/python install --only-binary :all: --requirement /tmp/service.txt
 # The root file system may be read-only: no byte code is written, and what wants a home finds it under /tmp.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -32,7 +33,19 @@ ENV PATH=/opt/venv/bin:$PATH \
 WORKDIR /wardrobe
 
 
-FROM packages AS training
+FROM packages-slim AS packages-torch
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+ARG TORCH=torch
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=bind,from=requirements,source=/requirements,target=/tmp/requirements \
+    pip --python /opt/venv/bin/python install --only-binary :all: \
+        ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} "$TORCH" \
+        --requirement /tmp/requirements/service.txt --requirement /tmp/requirements/torch.txt
+
+
+FROM packages-torch AS training
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+ARG TORCH=torch
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,from=requirements,source=/requirements,target=/tmp/requirements \
     pip --python /opt/venv/bin/python install --only-binary :all: \
@@ -49,7 +62,7 @@ exec setpriv --reuid \"${owner%:*}\" --regid \"${owner#*:}\" --clear-groups pyth
 CMD ["--help"]
 
 
-FROM packages AS service
+FROM packages-${VARIANT} AS service
 COPY app app
 COPY models models
 RUN chmod -R a+rX . && env --unset PYTHONDONTWRITEBYTECODE python -m compileall -q app

@@ -1,6 +1,8 @@
 """The arrows between the parts, read from the source."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,3 +96,22 @@ def test_torch_jit_is_used_on_the_two_sides_of_the_artefact_only() -> None:
 
 def test_torch_jit_is_not_imported_under_another_name() -> None:
     assert [ids(path) for path in modules("app", "training") if within(imports(path), "torch.jit")] == []
+
+
+def test_only_its_engine_needs_torch() -> None:
+    """So that a service with ONNX Runtime alone starts without it."""
+    users = {ids(path) for path in modules("app") if within(imports(path), "torch")}
+
+    assert users == {"app/engines/torchscript.py"}
+
+
+def test_a_service_with_onnx_runtime_imports_no_torch() -> None:
+    """Loads both shipped models in a process of its own, as the slim install does."""
+    code = (
+        "import sys; from app.inference.store import ModelStore; from app.settings import Settings;"
+        "store = ModelStore(Settings(engine='onnxruntime')); store.load(); store.require_ready();"
+        "print(store.names, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+
+    assert done.stdout.split("\n")[0] == "['fashion-mnist', 'wardrobe'] False"

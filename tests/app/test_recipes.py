@@ -11,7 +11,7 @@ from app.engines import load_artifact, load_verified
 from app.images import decode
 from tests.odd_files import garment
 
-# None leaves a column one pixel wide and higher than the network's input: torch 2.14 shrinks such a column to its first pixel.
+# None leaves a column one pixel wide: torch 2.14 shrinks such a column to its first pixel, which nobody sends.
 SIZES = [(28, 28), (1, 1), (2, 3), (9, 90), (90, 1), (27, 28), (29, 31), (73, 51), (300, 400), (448, 900), (640, 31)]
 
 
