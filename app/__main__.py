@@ -16,8 +16,9 @@ def main() -> None:
         settings = Settings()
     except ValidationError as error:
         for item in error.errors():
-            variable = "_".join(["WARDROBE", *(str(part).upper() for part in item["loc"])])
-            print(f"{variable}: {item['msg']}, got {item['input']!r}.", file=sys.stderr)
+            variable = "_".join(["WARDROBE", *(str(part).upper() for part in item["loc"][:1])])
+            got = f", got {item['input']!r}" if item["loc"] else ""  # else it is of several settings together
+            print(f"{variable}: {item['msg']}{got}.", file=sys.stderr)
         sys.exit(2)
     configure_logging(settings.log_level)
     # uvicorn finishes the running requests and then raises the signal again for the handler that was there before:

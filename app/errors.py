@@ -9,6 +9,7 @@ WardrobeError
 │   ├── MalformedMultipartError
 │   ├── UnsupportedMediaTypeError
 │   ├── UnsupportedContentEncodingError
+│   ├── UnauthorizedError
 │   ├── ModelNotFoundError
 │   └── ReportNotFoundError
 ├── ImageError                       one picture; the others in the request are answered
@@ -78,6 +79,11 @@ class UnsupportedMediaTypeError(RequestError):
 class UnsupportedContentEncodingError(RequestError):
     def __init__(self, content_encoding: str) -> None:
         super().__init__(f"The Content-Encoding {content_encoding!r} is not accepted. Send the body uncompressed.")
+
+
+class UnauthorizedError(RequestError):
+    def __init__(self) -> None:
+        super().__init__("This service wants an API key. Send one of its keys: 'Authorization: Bearer <key>'.")
 
 
 class ModelNotFoundError(RequestError):

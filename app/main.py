@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from app import __version__
 from app.api import models, operations, predict, problems
+from app.api.access import RequireKey
 from app.api.middleware import ObserveRequests
 from app.inference.predictor import Predictor
 from app.inference.scheduler import Scheduler
@@ -48,7 +49,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = metrics
-    app.add_middleware(ObserveRequests, metrics=metrics)
+    if settings.api_key_sha256:
+        app.add_middleware(RequireKey, key_digests=settings.api_key_sha256)
+    app.add_middleware(ObserveRequests, metrics=metrics)  # outermost: it sees what is turned away
     problems.install(app)
     for module in (predict, models, operations):
         app.include_router(module.router)

@@ -1,10 +1,11 @@
 """The service's settings, each an environment variable WARDROBE_<NAME>. The README's table is tested against them."""
 
+import ipaddress
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.images import DEFAULT_MAX_IMAGE_PIXELS
 
@@ -47,10 +48,38 @@ class Settings(BaseSettings):
     num_threads: int = Field(
         0, ge=0, description="Images worked on at a time, each on one core; 0 takes the CPU quota."
     )
+    api_key_sha256: Annotated[
+        tuple[Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")], ...],
+        NoDecode,
+    ] = Field((), description="SHA-256 of each API key, separated by commas; none: everybody may ask.")
+    allow_anonymous: bool = Field(
+        False, description="Listen without API keys on other addresses than loopback as well."
+    )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severity that is logged.")
+
+    @field_validator("api_key_sha256", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _no_stranger_by_accident(self) -> Self:
+        if not (self.api_key_sha256 or self.allow_anonymous or _is_loopback(self.host)):
+            raise ValueError(
+                f"host {self.host!r} can be reached by others: set WARDROBE_API_KEY_SHA256, or "
+                "WARDROBE_ALLOW_ANONYMOUS=true where something else keeps strangers away"
+            )
+        return self
 
     @model_validator(mode="after")
     def _queue_holds_a_request(self) -> Self:
         if self.max_queue_images < self.max_images_per_request:
             raise ValueError("max_queue_images must be at least max_images_per_request, or such a request never fits")
         return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"

@@ -28,6 +28,7 @@ TABLE: dict[type[errors.WardrobeError], tuple[int, str, str]] = {
         "unsupported-content-encoding",
         "The request's content encoding is not accepted",
     ),
+    errors.UnauthorizedError: (401, "unauthorized", "An API key is needed"),
     errors.ModelNotFoundError: (404, "not-found", "Not found"),
     errors.ReportNotFoundError: (404, "not-found", "Not found"),
     errors.EmptyImageError: (422, "empty-image", "The image file is empty"),
