@@ -12,11 +12,9 @@ from torch import Tensor
 from training.augment import random_rectangles
 
 MAX_ROTATION_DEGREES = 20.0
-QUARTER_TURN_PROBABILITY = 0.15  # pictures of clothes on a bed are taken from any side
+QUARTER_TURN_PROBABILITY = 0.1  # pictures of clothes on a bed are taken from any side
 ZOOM = (0.72, 1.1)  # share of the picture's side that is seen; above 1 there is a mirrored margin
 MAX_STRETCH = 1.33  # of width against height: a landscape photo is squeezed to the same square as a portrait one
-PAGE_PROBABILITY = 0.1  # of a picture with margins of one colour, as in shops and screenshots
-MAX_PAGE = 2.0  # side of such a page, in sides of the picture
 BRIGHTNESS, CONTRAST, SATURATION = 0.3, 0.3, 0.4
 CHANNEL_GAIN = 0.12  # lamps and white balance
 GREY_PROBABILITY = 0.08
@@ -30,7 +28,7 @@ def augment(images: Tensor, *, size_pixels: int, generator: torch.Generator) -> 
 
 
 def random_affine(images: Tensor, *, size_pixels: int, generator: torch.Generator) -> Tensor:
-    """Zoom, stretch, rotate, flip and shift within the picture or on a page: one bilinear resampling."""
+    """Zoom, stretch, rotate, flip and shift within the picture: one bilinear resampling."""
     num_images = len(images)
 
     def uniform(low: float, high: float) -> Tensor:
@@ -39,14 +37,11 @@ def random_affine(images: Tensor, *, size_pixels: int, generator: torch.Generato
     zoom = uniform(*ZOOM)
     stretch = uniform(-math.log(MAX_STRETCH), math.log(MAX_STRETCH)).exp().sqrt()
     width, height = (zoom * stretch).clamp(max=1.15), (zoom / stretch).clamp(max=1.15)
-    on_page = uniform(0, 1) < PAGE_PROBABILITY
-    width = torch.where(on_page, uniform(1, MAX_PAGE), width)
-    height = torch.where(on_page, uniform(1, MAX_PAGE), height)
     flip = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
     quarter_turns = (uniform(0, 1) < QUARTER_TURN_PROBABILITY) * uniform(1, 4).floor()
     angle = uniform(-MAX_ROTATION_DEGREES, MAX_ROTATION_DEGREES) * (math.pi / 180) + quarter_turns * (math.pi / 2)
-    shift_x = uniform(-1, 1) * (1 - width).abs().clamp(min=0.05)
-    shift_y = uniform(-1, 1) * (1 - height).abs().clamp(min=0.05)
+    shift_x = uniform(-1, 1) * (1 - width).clamp(min=0.05)
+    shift_y = uniform(-1, 1) * (1 - height).clamp(min=0.05)
     cosine, sine = angle.cos(), angle.sin()
     theta = torch.stack(
         [
@@ -56,11 +51,7 @@ def random_affine(images: Tensor, *, size_pixels: int, generator: torch.Generato
         1,
     )  # (N, 2, 3): where in the picture each output pixel comes from
     grid = F.affine_grid(theta, [num_images, 3, size_pixels, size_pixels], align_corners=False)
-    warped = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    margin = (grid.abs() > 1).any(-1) & on_page[:, None, None]
-    colour = torch.rand(num_images, 3, 1, 1, generator=generator, device=images.device)
-    white = torch.rand(num_images, 1, 1, 1, generator=generator, device=images.device) < 0.5
-    return torch.where(margin[:, None], colour.masked_fill(white, 1), warped)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 def random_light(images: Tensor, *, generator: torch.Generator) -> Tensor:

@@ -55,26 +55,12 @@ def test_equal_pictures_of_a_batch_become_different_ones(blobs: Tensor) -> None:
     assert len(relit.flatten(1).unique(dim=0)) == 64
 
 
-def test_some_pictures_lie_on_a_page() -> None:
-    """A tenth of 2,000 blue pictures has margins of one other colour, half of those white; a sixth is left at least."""
-    blue = torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand(2_000, 3, 16, 16)
-
-    moved = random_affine(blue, size_pixels=32, generator=generator())
-
-    margin = (moved - blue[:1, :, :1, :1]).abs().amax(1) > 0.01  # (N, S, S)
-    on_page = margin.flatten(1).any(1)
-    assert 150 < on_page.sum() < 250
-    colours = torch.stack([picture[:, at][:, 0] for picture, at in zip(moved[on_page], margin[on_page], strict=True)])
-    assert 0.35 < (colours == 1).all(1).double().mean() < 0.65
-    assert margin.double().mean((1, 2)).max() < 0.85
-
-
 def test_garment_stays_in_the_picture(blobs: Tensor) -> None:
-    """A disc of 31 % of the picture keeps at least a fifth of its area in each of 64 draws, and some background."""
+    """A disc of 31 % of the picture keeps at least a third of its area in each of 64 draws, and some background."""
     moved = random_affine(blobs.float() / 255, size_pixels=64, generator=generator(3))
 
     area = redness(moved).float().mean((1, 2))
-    assert area.min() > 0.06
+    assert area.min() > 0.1
     assert area.max() < 0.8
     assert area.std() > 0.02  # zoom does something
 
