@@ -35,7 +35,6 @@ def split_by_group(
     parts = list(shares)
     wanted = np.array([[shares[part] for part in parts]]).T * totals  # (parts, labels)
     missing = wanted.copy()
-    largest = int(np.argmax(wanted.sum(1)))
 
     order = sorted(counts)
     np.random.default_rng(seed).shuffle(order)
@@ -46,7 +45,7 @@ def split_by_group(
         need = (missing / np.maximum(wanted, 1e-9)) @ counts[group]  # (parts,)
         too_large = (size > MAX_GROUP_SHARE * wanted.sum(1)) & (size > totals.sum() / len(counts))
         too_large[wanted.sum(1) == wanted.sum(1).max()] = False
-        chosen = int(np.argmax(np.where(too_large, -np.inf, need))) if not too_large.all() else largest
+        chosen = int(np.argmax(np.where(too_large, -np.inf, need)))
         missing[chosen] -= counts[group]
         part_of[group] = parts[chosen]
     return [part_of[group] for group in groups]
