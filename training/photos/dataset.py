@@ -3,11 +3,13 @@
 Whatever cannot be used is left out, with its reason, and counted in the summary; nothing stops a long run.
 """
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -27,6 +29,9 @@ from training.photos.splits import TEST, TRAIN, VALIDATION, check_groups_are_apa
 
 # Pictures are kept at this size; crops for a network input of up to 224 px are taken from it. Chosen, not tuned.
 CACHE_SIZE_PIXELS = 256
+CACHE_VERSION = 1  # to be raised when the decoder or `resize` makes other pixels of the same file
+CACHE_PATTERN = "photos-" + "[0-9a-f]" * 16
+CACHE_DAYS = 7  # chosen, not tuned: the public data set's is 0.8 GB
 PARTS = (TRAIN, VALIDATION, TEST)
 # Garment or not is told with fewer pictures than one class from another, and what is no garment has no end: more to
 # measure with.
@@ -184,10 +189,13 @@ def read_csv(path: Path, columns: Columns) -> tuple[list[Row], list[Dropped]]:
         if found is None:
             dropped.append(Dropped(Path(name), "no such file"))
             continue
+        if not (record[columns.label] or "").strip():
+            dropped.append(Dropped(found, "no label"))
+            continue
         rows.append(
             Row(
                 path=found,
-                label=record[columns.label] or "",
+                label=record[columns.label],
                 group=record.get(columns.group) or found.stem,
                 name=name,
                 part=(record[columns.part] or "") if columns.part else "",
@@ -202,7 +210,8 @@ def read_class_folders(source: Path) -> tuple[list[Row], list[Dropped]]:
     rows, dropped = [], []
     for path in sorted(source.glob("*/**/*")):
         label, *inside = path.relative_to(source).parts
-        if not path.is_file() or path.name.startswith("."):
+        is_broken_link = path.is_symlink() and not path.exists()  # no picture, but to be said
+        if not (path.is_file() or is_broken_link) or path.name.startswith("."):
             continue
         if path.suffix.lower() not in SUFFIXES:
             dropped.append(Dropped(path, f"not a picture: {path.suffix or 'no suffix'}"))
@@ -251,15 +260,21 @@ def load_photos(
         else:
             kept.append(row)
     images, digests, unreadable = read_images([row.path for row in kept], cache_folder)
-    seen: dict[str, Path] = {}
+    labels_of: dict[str, dict[int | None, str]] = {}  # of each file: a label for each target
+    for digest, row in zip(digests, kept, strict=True):
+        labels_of.setdefault(digest, {}).setdefault(label_map.target(row.label), row.label)
+    seen: set[str] = set()
     usable = []
-    for index, row in enumerate(kept):
+    for index, (digest, row) in enumerate(zip(digests, kept, strict=True)):
+        others = [label for target, label in labels_of[digest].items() if target != label_map.target(row.label)]
         if row.path in unreadable:
             dropped.append(Dropped(row.path, unreadable[row.path]))
-        elif digests[index] in seen:
+        elif others:  # which of them is right cannot be told
+            dropped.append(Dropped(row.path, f"labelled {row.label!r}, and the same file {others[0]!r}"))
+        elif digest in seen:
             dropped.append(Dropped(row.path, "the same file as another one"))
         else:
-            seen[digests[index]] = row.path
+            seen.add(digest)
             usable.append(index)
     if not usable:
         raise DatasetError(f"None of the {len(rows)} pictures of {', '.join(map(str, sources))} can be used.")
@@ -307,17 +322,46 @@ def _with_parts(rows: list[Row], label_map: LabelMap, shares: dict[str, float], 
 def read_images(paths: Sequence[Path], cache_folder: Path) -> tuple[Tensor, list[str], dict[Path, str]]:
     """uint8 (N, 3, S, S), the SHA-256 of each file, and a reason for each that cannot be read (its pixels are 0).
 
-    Decoded by the service's decoder. Kept in `cache_folder` until a file is added, removed or changed.
+    Decoded by the service's decoder. Kept in `cache_folder` until a file is added, removed or changed; when pixels are
+    written there, those that nobody has read for CACHE_DAYS are deleted.
     """
-    listing = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
-    key = hashlib.sha256(json.dumps([CACHE_SIZE_PIXELS, listing]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([CACHE_VERSION, CACHE_SIZE_PIXELS, _listing(paths)]).encode()).hexdigest()[:16]
     pixels_path, index_path = cache_folder / f"photos-{key}.npy", cache_folder / f"photos-{key}.json"
-    if not index_path.exists():
+    if index_path.exists():
+        with contextlib.suppress(OSError):  # of a folder that may only be read
+            index_path.touch()
+    else:
         cache_folder.mkdir(parents=True, exist_ok=True)
+        _delete_old_caches(cache_folder)
         _fill_cache(paths, pixels_path, index_path)
     index = json.loads(index_path.read_text())
     unreadable = {paths[int(position)]: reason for position, reason in index["unreadable"].items()}
-    return torch.from_numpy(np.load(pixels_path)), index["sha256"], unreadable
+    # Read from disk where they are used. Copy-on-write: torch warns of arrays that cannot be written.
+    return torch.from_numpy(np.load(pixels_path, mmap_mode="c")), index["sha256"], unreadable
+
+
+def _listing(paths: Sequence[Path]) -> list[tuple[str, int, int]]:
+    """What changes when a file does; of one that is not there, a link into nowhere for instance, its name alone."""
+    listing = []
+    for path in paths:
+        try:
+            status = path.stat()
+            listing.append((str(path.resolve()), status.st_size, status.st_mtime_ns))
+        except OSError:
+            listing.append((str(path), 0, 0))
+    return listing
+
+
+def _delete_old_caches(folder: Path) -> None:
+    """Those whose files were all last written, or read as `read_images` marks it, more than CACHE_DAYS ago."""
+    files: dict[str, list[Path]] = defaultdict(list)
+    for suffix in (".npy", ".json"):
+        for path in folder.glob(CACHE_PATTERN + suffix):
+            files[path.stem].append(path)
+    for paths in files.values():
+        if time.time() - max(path.stat().st_mtime for path in paths) > CACHE_DAYS * 24 * 3600:
+            for path in paths:
+                path.unlink()
 
 
 def _fill_cache(paths: Sequence[Path], pixels_path: Path, index_path: Path) -> None:
@@ -346,4 +390,6 @@ def _fill_cache(paths: Sequence[Path], pixels_path: Path, index_path: Path) -> N
             else:
                 pixels[position] = image.numpy()
     pixels.flush()
-    index_path.write_text(json.dumps({"sha256": digests, "unreadable": unreadable}))
+    temporary = index_path.with_suffix(".json.part")
+    temporary.write_text(json.dumps({"sha256": digests, "unreadable": unreadable}))
+    temporary.replace(index_path)  # whole or not at all: what has no index is decoded again

@@ -1,7 +1,8 @@
+import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from tests.training.photos.conftest import draw_garment, draw_noise, write_csv
 from training.data import DatasetError
+from training.photos import dataset as dataset_module
 from training.photos.dataset import CACHE_SIZE_PIXELS, Columns, PhotoDataset, Row, read_rows
 from training.photos.labels import NOT_A_GARMENT, UNKNOWN, UNLABELLED, every_label_a_class
 
@@ -96,6 +98,51 @@ def test_folder_without_data_is_refused(files: list[str], message: str, tmp_path
 
     with pytest.raises(DatasetError, match=message):
         read_rows(tmp_path, Columns())
+
+
+@pytest.mark.parametrize("label", ["", " "])
+def test_a_line_without_a_label_is_dropped(label: str, tmp_path: Path) -> None:
+    """It is no class of its own."""
+    write_photos(tmp_path, "a.png", "b.png")
+    table = write_csv(tmp_path / "t.csv", [{"image": "a", "label": label}, {"image": "b", "label": "Hat"}])
+
+    rows, dropped = read_rows(table, Columns())
+
+    assert [row.name for row in rows] == ["b"]
+    assert [(item.path.name, item.reason) for item in dropped] == [("a.png", "no label")]
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_a_link_into_nowhere_is_dropped(table: bool, read: Reader, tmp_path: Path) -> None:
+    """In a CSV and in class folders, with its reason; the rest is used."""
+    source = write_photos(tmp_path / "photos", "Hat/a.png")
+    (source / "Hat" / "b.png").symlink_to(tmp_path / "nowhere.png")
+    if table:
+        source = write_csv(source / "Hat" / "t.csv", [{"image": name, "label": "Hat"} for name in "ab"])
+
+    dataset = read(source)
+
+    assert [row.path.name for row in dataset.photos.rows] == ["a.png"]
+    assert [(item.path.name, item.reason) for item in dataset.dropped] == [
+        ("b.png", "unreadable: No such file or directory")
+    ]
+
+
+def test_a_file_under_two_labels_is_dropped_twice(read: Reader, tmp_path: Path) -> None:
+    """Each reason names the other label; labels that the map merges are one."""
+    source = write_photos(tmp_path / "photos", "T-Shirt/a.png", "T-Shirt/b.png", "Hat/c.png")
+    (source / "shirt").mkdir()
+    shutil.copy(source / "T-Shirt" / "a.png", source / "Hat" / "a.png")
+    shutil.copy(source / "T-Shirt" / "b.png", source / "shirt" / "b.png")
+
+    dataset = read(source)
+
+    assert [row.name for row in dataset.photos.rows] == ["Hat/c.png", "T-Shirt/b.png"]
+    assert {item.path.relative_to(source).as_posix(): item.reason for item in dataset.dropped} == {
+        "Hat/a.png": "labelled 'Hat', and the same file 'T-Shirt'",
+        "T-Shirt/a.png": "labelled 'T-Shirt', and the same file 'Hat'",
+        "shirt/b.png": "the same file as another one",
+    }
 
 
 def test_absent_source_is_refused() -> None:
@@ -269,19 +316,75 @@ def test_an_excluded_picture_does_not_take_its_namesake_along(read: Reader, tmp_
 
 
 def test_decoded_pictures_are_kept(read: Reader, tmp_path: Path) -> None:
-    """The second load writes nothing, and takes what the first one left: here pictures that were made black."""
+    """The second load decodes nothing and takes what the first one left, here pictures that were made black.
+
+    It writes nothing but the time in the index.
+    """
     source = write_photos(tmp_path / "photos", "Hat/a.png", "Hat/b.png")
     read(source)
     files = sorted((tmp_path / "cache").iterdir())
     pixels_path = next(path for path in files if path.suffix == ".npy")
     np.save(pixels_path, np.zeros_like(np.load(pixels_path)))
-    before = [path.stat().st_mtime_ns for path in files]
+    before = [path.read_bytes() for path in files]
+    os.utime(pixels_path.with_suffix(".json"), (0, 0))
 
     again = read(source)
 
     assert again.photos.images.sum() == 0
     assert sorted((tmp_path / "cache").iterdir()) == files
-    assert [path.stat().st_mtime_ns for path in files] == before
+    assert [path.read_bytes() for path in files] == before
+    assert time.time() - pixels_path.with_suffix(".json").stat().st_mtime < 60
+
+
+def test_another_decoder_reads_the_files_again(read: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another version of the code has kept is not taken."""
+    source = write_photos(tmp_path / "photos", "Hat/a.png", "Hat/b.png")
+    read(source)
+    monkeypatch.setattr(dataset_module, "CACHE_VERSION", dataset_module.CACHE_VERSION + 1)
+
+    read(source)
+
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == len(list((tmp_path / "cache").glob("*.json"))) == 2
+
+
+def test_an_interrupted_decoding_is_not_taken_for_a_whole_one(
+    read: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped while the index is written: the next load decodes again and leaves the two files alone."""
+    source = write_photos(tmp_path / "photos", "Hat/a.png", "Hat/b.png")
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            read(source)
+
+    dataset = read(source)
+
+    assert len(dataset.photos) == 2
+    assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".npy", ".json"}
+
+
+def test_old_caches_go_when_a_new_one_comes(read: Reader, tmp_path: Path) -> None:
+    """Seven days after their last use; what was used since, and what is no cache, stays."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    day = 24 * 3600
+    ages = {"0" * 16: (8 * day, 7 * day + 60), "1" * 16: (30 * day, 6 * day), "of-grandma": (30 * day, 30 * day)}
+    for stem, pair in ages.items():
+        for suffix, age in zip((".npy", ".json"), pair, strict=True):
+            path = cache / f"photos-{stem}{suffix}"
+            path.write_bytes(b"")
+            os.utime(path, (time.time() - age,) * 2)
+
+    read(write_photos(tmp_path / "photos", "Hat/a.png"))
+
+    left = {path.name for path in cache.iterdir()}
+    assert {name for name in left if name.startswith("photos-000")} == set()
+    assert {f"photos-{stem}{suffix}" for stem in ("1" * 16, "of-grandma") for suffix in (".npy", ".json")} <= left
+    assert len(left) == 6
 
 
 def test_changed_file_is_decoded_again(read: Reader, tmp_path: Path) -> None:
@@ -351,5 +454,5 @@ def test_subsets_keep_rows_pictures_and_targets_together(drawn: PhotoDataset) ->
     assert {row.label for row in photos.rows} == {"T-Shirt", "Pants"}
     assert {row.part for row in photos.rows} == {"validation"}
     assert photos.targets.tolist() == [["T-Shirt", "Pants"].index(row.label) for row in photos.rows]
-    first = drawn.photos.rows.index(replace(photos.rows[0]))
+    first = drawn.photos.rows.index(photos.rows[0])
     assert photos.images[0].equal(drawn.photos.images[first])
