@@ -10,7 +10,8 @@ from app.artifact import DrawerGroup
 from training.data import DatasetError
 
 DEFAULT_LABELS = Path(__file__).with_name("labels.toml")
-KEYS = ("classes", "rename", "repeat", "auxiliary", "unlabelled", "negatives", "unknown", "drop")
+SPECIAL_KEYS = ("unlabelled", "negatives", "unknown", "drop")
+KEYS = ("classes", "rename", "repeat", "auxiliary", *SPECIAL_KEYS)
 
 # Targets that are no class. Cross-entropy ignores the first two, the garment head learns from their difference; the
 # third is never trained on.
@@ -81,38 +82,21 @@ class LabelMap:
         """The inverse of `to_dict`, and what a TOML file holds.
 
         Raises:
-            DatasetError: an unknown key or drawer group, a key of the wrong type, or a `rename` to no class.
+            DatasetError: an unknown key or drawer group, a key of the wrong type, a label with two meanings, or one
+                that is no class and would have to be.
         """
-        if unknown := sorted(values.keys() - set(KEYS)):
-            raise DatasetError(f"The label map has unknown keys: {', '.join(unknown)}. It may have: {', '.join(KEYS)}.")
-        for key in values:
-            wanted = dict if key in ("classes", "rename", "repeat") else list | tuple
-            if not isinstance(values[key], wanted):
-                kind = "a table" if wanted is dict else "a list"
-                raise DatasetError(f"In the label map {key} must be {kind}: it is {values[key]!r}.")
-        classes = dict(values.get("classes", {}))
-        for name, group in classes.items():
-            if group not in get_args(DrawerGroup):
-                drawers = ", ".join(get_args(DrawerGroup))
-                raise DatasetError(f"The label map puts {name!r} into the drawer {group!r}. There are: {drawers}.")
-        repeat = dict(values.get("repeat", {}))
-        for label, times in repeat.items():
-            if not isinstance(times, int) or times < 1:
-                raise DatasetError(f"The label map repeats {label!r} {times!r} times. It must be 1 or more.")
+        _check_types(values)
         label_map = cls(
-            classes=classes,
+            classes=dict(values.get("classes", {})),
             rename=dict(values.get("rename", {})),
-            repeat=repeat,
+            repeat=dict(values.get("repeat", {})),
             auxiliary=tuple(values.get("auxiliary", ())),
             unlabelled=frozenset(values.get("unlabelled", ())),
             negatives=frozenset(values.get("negatives", ())),
             unknown=frozenset(values.get("unknown", ())),
             drop=frozenset(values.get("drop", ())),
         )
-        if classes:
-            for label, name in label_map.rename.items():
-                if name not in label_map.outputs:
-                    raise DatasetError(f"The label map renames {label!r} to {name!r}, which is no class of it.")
+        _check_meanings(label_map)
         return label_map
 
     def for_labels(self, labels: Collection[str]) -> "LabelMap":
@@ -123,9 +107,62 @@ class LabelMap:
         if self.classes:
             return self
         drawers = read_label_map(DEFAULT_LABELS).classes
-        special = self._special | set(self.auxiliary)
-        names = sorted({self.rename.get(label, label) for label in labels if label not in special})
-        return replace(self, classes={name: drawers.get(name.lower(), "other") for name in names})
+        names = {self.rename.get(label, label) for label in labels if label not in self._special}
+        classes = {name: drawers.get(name.lower(), "other") for name in sorted(names - set(self.auxiliary))}
+        return replace(self, classes=classes).narrowed(labels)
+
+    def narrowed(self, labels: Collection[str]) -> "LabelMap":
+        """Without the classes, auxiliary ones too, that no label of the data becomes, and without what leads to them.
+
+        They would be answers that the network has never seen a picture of.
+        """
+        used = {self.rename.get(label, label) for label in labels if label not in self._special}
+        kept = replace(
+            self,
+            classes={name: group for name, group in self.classes.items() if name in used},
+            rename={label: name for label, name in self.rename.items() if name in used},
+            auxiliary=tuple(name for name in self.auxiliary if name in used),
+        )
+        return replace(kept, repeat={label: times for label, times in self.repeat.items() if kept.knows(label)})
+
+
+def _check_types(values: Mapping[str, Any]) -> None:
+    """Refuse unknown keys and drawer groups, and values of the wrong type."""
+    if unknown := sorted(values.keys() - set(KEYS)):
+        raise DatasetError(f"The label map has unknown keys: {', '.join(unknown)}. It may have: {', '.join(KEYS)}.")
+    for key in values:
+        wanted = dict if key in ("classes", "rename", "repeat") else list | tuple
+        if not isinstance(values[key], wanted):
+            kind = "a table" if wanted is dict else "a list"
+            raise DatasetError(f"In the label map {key} must be {kind}: it is {values[key]!r}.")
+        for label in values[key]:
+            if not isinstance(label, str):
+                raise DatasetError(f"In the label map {key} may hold labels in quotes only: it holds {label!r}.")
+    for name, group in values.get("classes", {}).items():
+        if group not in get_args(DrawerGroup):
+            drawers = ", ".join(get_args(DrawerGroup))
+            raise DatasetError(f"The label map puts {name!r} into the drawer {group!r}. There are: {drawers}.")
+    for label, times in values.get("repeat", {}).items():
+        if not isinstance(times, int) or times < 1:
+            raise DatasetError(f"The label map repeats {label!r} {times!r} times. It must be 1 or more.")
+
+
+def _check_meanings(label_map: LabelMap) -> None:
+    """Refuse a label with two meanings, and one that would have to be a class and is none."""
+    key_of: dict[str, str] = {}
+    for key in SPECIAL_KEYS:
+        for label in sorted(getattr(label_map, key)):
+            if key_of.setdefault(label, key) != key:
+                raise DatasetError(f"The label map has {label!r} in {key_of[label]} and in {key}.")
+    if both := sorted(label_map.classes.keys() & set(label_map.auxiliary)):
+        raise DatasetError(f"The label map has {both[0]!r} in classes and in auxiliary.")
+    if label_map.classes:
+        for label, name in label_map.rename.items():
+            if name not in label_map.outputs:
+                raise DatasetError(f"The label map renames {label!r} to {name!r}, which is no class of it.")
+        for label in label_map.repeat:
+            if not label_map.knows(label):
+                raise DatasetError(f"The label map repeats {label!r}, which stands nowhere else in it.")
 
 
 def read_label_map(path: Path) -> LabelMap:

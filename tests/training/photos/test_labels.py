@@ -52,6 +52,12 @@ def test_unknown_label_is_refused_by_name(label_map: LabelMap) -> None:
         ({"repeat": {"Hat": "often"}}, "repeats 'Hat' 'often' times"),
         ({"repeat": ["Hat"]}, r"repeat must be a table: it is \['Hat'\]"),
         ({"classes": ["hat"]}, r"classes must be a table: it is \['hat'\]"),
+        ({"drop": ["Skip", 7]}, "drop may hold labels in quotes only: it holds 7"),
+        ({"auxiliary": [["Polo"]]}, r"auxiliary may hold labels in quotes only: it holds \['Polo'\]"),
+        ({"drop": ["Skip"], "unlabelled": ["Skip"]}, "has 'Skip' in unlabelled and in drop"),
+        ({"negatives": ["cat"], "unknown": ["cat"]}, "has 'cat' in negatives and in unknown"),
+        ({"classes": {"hat": "headwear"}, "auxiliary": ["hat"]}, "has 'hat' in classes and in auxiliary"),
+        ({"classes": {"hat": "headwear"}, "repeat": {"Hut": 2}}, "repeats 'Hut', which stands nowhere else"),
     ],
 )
 def test_bad_map_is_refused(values: dict[str, object], message: str) -> None:
@@ -93,6 +99,33 @@ def test_map_without_classes_still_renames_and_drops() -> None:
     assert dict(found.classes) == {"hat": "headwear"}
     assert found.target("Cap") == 0
     assert found.target("Skip") is None
+
+
+def test_map_without_classes_may_say_more_than_the_data_has() -> None:
+    """What it becomes for some data can be read back from that run's checkpoint."""
+    written = LabelMap.from_dict(
+        {"rename": {"Cap": "hat", "Polo": "polo"}, "repeat": {"Cap": 2, "Sock": 2}, "auxiliary": ["polo"]}
+    )
+
+    found = written.for_labels({"Shoes", "Polo"})
+
+    assert found.outputs == ("Shoes", "polo")
+    assert LabelMap.from_dict(found.to_dict()) == found
+
+
+def test_narrowed_map_has_the_classes_of_the_data() -> None:
+    """Labels of no class stay, whether the data has them or not; the order stays too."""
+    shipped = read_label_map(DEFAULT_LABELS)
+
+    found = shipped.narrowed({"T-Shirt", "Pants", "Polo", "Skip"})
+
+    assert dict(found.classes) == {"pants": "bottoms", "t-shirt": "tops"}
+    assert found.outputs == ("pants", "t-shirt", "Polo")
+    assert set(found.rename) == {"T-Shirt", "Pants"}
+    assert found.repeat.keys() <= shipped.unlabelled
+    assert (found.unlabelled, found.negatives) == (shipped.unlabelled, shipped.negatives)
+    assert LabelMap.from_dict(found.to_dict()) == found
+    assert shipped.narrowed({*shipped.rename, *shipped.auxiliary}).to_dict() == shipped.to_dict()
 
 
 def test_map_with_classes_ignores_what_else_is_in_the_data(label_map: LabelMap) -> None:
