@@ -54,8 +54,8 @@ SourcesArgument = Annotated[
 LabelsOption = Annotated[
     Path | None,
     option(
-        "TOML file that renames, merges and drops labels. Default: the public clothing data set's for a CSV with its "
-        "labels; every label a class otherwise.",
+        "TOML file that renames, merges and drops labels. Default: the public clothing data set's, with the classes "
+        "that occur, for a CSV with its labels; every label a class otherwise.",
         DATA,
         "--labels",
     ),
@@ -224,12 +224,17 @@ def evaluate_command(
 
 
 def choose_label_map(sources: list[Path], labels: Path | None, columns: Columns) -> LabelMap:
-    """The map asked for; else the public data set's if the first source is a CSV that it knows all labels of."""
+    """The map asked for; else the public data set's, with the classes that occur, if it fits; else every label a class.
+
+    It fits where the first source is a CSV, the labels of all sources are known to it, and one of them is a class.
+    """
     if labels is not None:
         return read_label_map(labels)
+    found = {row.label for source in sources for row in read_rows(source, columns)[0]}
     default = read_label_map(DEFAULT_LABELS)
-    if is_table(sources[0]) and all(default.knows(row.label) for row in read_rows(sources[0], columns)[0]):
-        return default
+    narrowed = default.narrowed(found)
+    if is_table(sources[0]) and narrowed.classes and all(map(default.knows, found)):
+        return narrowed
     return every_label_a_class()
 
 
@@ -243,9 +248,13 @@ def read_excluded(path: Path | None) -> frozenset[str]:
         return frozenset()
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return frozenset(line["image"] for line in csv.DictReader(file))
-    except (OSError, KeyError) as error:
+            reader = csv.DictReader(file)
+            header, lines = reader.fieldnames or [], list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path} is not a CSV file with a column `image`.") from error
+    if "image" not in header:
+        raise ConfigError(f"{path} is not a CSV file with a column `image`.")
+    return frozenset(line["image"] for line in lines if line["image"])
 
 
 def read_cross_validation(folds: Path | None) -> Metrics | None:
@@ -285,8 +294,8 @@ def load(
         exclude=exclude,
     )
     print(dataset.summary())
-    if dataset.num_excluded:
-        print(f"labels not trusted: {dataset.num_excluded} training photos")
+    if exclude:
+        print(f"labels not trusted: {dataset.num_excluded} of {len(exclude)} listed, in the training photos")
     return dataset
 
 
