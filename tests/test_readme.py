@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from app.api.examples import PREDICT_RESPONSE
 from app.artifact import Card, Metrics, RefusalMetrics, read_card
 from app.metrics import Metrics as ServiceMetrics
 from app.settings import Settings
+from tests.process import serving
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -130,9 +132,16 @@ def test_the_photo_models_table_is_that_of_the_card() -> None:
     assert wardrobe_table() in README
 
 
+@pytest.fixture(scope="module")
+def torchscript_url(tmp_path_factory: pytest.TempPathFactory) -> Generator[str, None, None]:
+    """With the engine whose digits the README shows: which one is faster depends on the machine."""
+    with serving(tmp_path_factory.mktemp("readme") / "log", ENGINE="torchscript") as (_, client):
+        yield str(client.base_url).rstrip("/")
+
+
 @pytest.mark.parametrize(("command", "printed"), console_blocks())
-def test_an_example_request_prints_what_the_readme_shows(command: str, printed: str, service_url: str) -> None:
-    command = command.replace("http://127.0.0.1:8000", service_url)
+def test_an_example_request_prints_what_the_readme_shows(command: str, printed: str, torchscript_url: str) -> None:
+    command = command.replace("http://127.0.0.1:8000", torchscript_url)
 
     answer = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
