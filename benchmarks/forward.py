@@ -17,7 +17,8 @@ import onnxruntime
 import torch
 from PIL import Image
 
-from app.artifact import ONNX_NAME, load_artifact
+from app.artifact import ONNX_NAME
+from app.engines import load_artifact
 from app.images import decode
 from app.inference.threads import available_cpus
 
@@ -61,8 +62,8 @@ def main() -> None:
         artifact = load_artifact(folder)
         batch = artifact.preprocess(pixels)[None]
         session = onnxruntime.InferenceSession(folder / ONNX_NAME, options, providers=["CPUExecutionProvider"])
-        torchscript = milliseconds(lambda a=artifact, b=batch: a.outputs(b))
-        onnx = milliseconds(lambda s=session, b=batch: s.run(None, {"images": b.numpy()}))
+        torchscript = milliseconds(lambda a=artifact, b=batch: a.engine.outputs(b))
+        onnx = milliseconds(lambda s=session, b=batch: s.run(None, {"images": b}))
         name = artifact.card.name
         rows.append((f"{name}: preprocess", milliseconds(lambda a=artifact: a.preprocess(pixels)), None))
         rows.append((f"{name}: forward, TorchScript", torchscript, torchscript))

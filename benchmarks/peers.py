@@ -1,10 +1,9 @@
-"""Other ways to serve the same models, for `benchmarks.serving`: each as its own documentation would have it.
+"""The same models in plain FastAPI, as its documentation would have it, for `benchmarks.serving`.
 
-    python -m benchmarks.peers fastapi 8001     endpoints in FastAPI's thread pool
-    python -m benchmarks.peers litserve 8002    LitServe, which batches in a process of its own
+    python -m benchmarks.peers PORT
 
-Both decode with Pillow and run model.pt. Threads were tuned on two cores: one for each operation and as many at a time
-as there are cores were the fastest of (1, 2, 4) x (1, 2) for FastAPI; one worker with two threads for LitServe.
+Decodes with Pillow and runs model.pt in FastAPI's thread pool: one thread for each operation, as many requests at a
+time as there are cores.
 """
 
 import io
@@ -69,38 +68,5 @@ def fastapi_app() -> FastAPI:
     return app
 
 
-def serve_with_litserve(port: int) -> None:
-    """Decoding and inference in one worker process, in batches of what arrives within 5 ms."""
-    import litserve  # noqa: PLC0415  # only for the benchmark: not among the project's dependencies
-
-    class WardrobeAPI(litserve.LitAPI):  # type: ignore[misc]
-        def setup(self, device: str) -> None:
-            torch.set_num_threads(available_cpus())
-            self.wardrobe = Wardrobe()
-
-        def decode_request(self, request: Any) -> Any:
-            files = request.getlist("file") if hasattr(request, "getlist") else [request["file"]]
-            return [self.wardrobe.prepare(part.file.read()) for part in files]
-
-        def predict(self, requests: Any) -> Any:
-            return [[self.wardrobe.classify(name, tensor[None])[0] for name, tensor in it] for it in requests]
-
-        def encode_response(self, output: Any) -> Any:
-            return {"predictions": output}
-
-    api = WardrobeAPI(max_batch_size=8, batch_timeout=0.005)
-    litserve.LitServer(api, accelerator="cpu", workers_per_device=1).run(
-        port=port, host="127.0.0.1", log_level="warning", generate_client_file=False
-    )
-
-
-def main() -> None:
-    name, port = sys.argv[1], int(sys.argv[2])
-    if name == "litserve":
-        serve_with_litserve(port)
-    else:
-        uvicorn.run(fastapi_app(), host="127.0.0.1", port=port, log_level="warning", access_log=False)
-
-
 if __name__ == "__main__":
-    main()
+    uvicorn.run(fastapi_app(), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", access_log=False)

@@ -79,13 +79,14 @@ def servers() -> list[Server]:
         environment |= {f"WARDROBE_{key.upper()}": value for key, value in settings.items()}
         return Server(name, (sys.executable, "-m", "app"), "/health/ready", environment)
 
+    def peer(name: str, module: str, port: int) -> Server:
+        return Server(name, (sys.executable, "-m", module, str(port)), "/health", {}, is_peer=True)
+
     return [
         ours("this service, ONNX Runtime", PORT, engine="onnxruntime"),
         ours("this service, TorchScript", PORT + 1, engine="torchscript"),
-        Server(
-            "plain FastAPI", (sys.executable, "-m", "benchmarks.peers", "fastapi", str(PORT + 2)), "/health", {}, True
-        ),
-        Server("LitServe", (sys.executable, "-m", "benchmarks.peers", "litserve", str(PORT + 3)), "/health", {}, True),
+        peer("plain FastAPI", "benchmarks.peers", PORT + 2),
+        peer("LitServe", "benchmarks.litserve_peer", PORT + 3),
     ]
 
 
@@ -174,8 +175,9 @@ def running(server: Server, port: int) -> Iterator[tuple[psutil.Process, float]]
                 time.sleep(0.02)
         yield process, time.perf_counter() - started
     finally:
-        for it in [*process.children(recursive=True), process]:
-            it.terminate()
+        if process.poll() is None:
+            for it in [*process.children(recursive=True), process]:
+                it.terminate()
         process.wait()
 
 
