@@ -19,9 +19,10 @@ def fit_prediction_set(
 ) -> PredictionSetRule:
     """Split conformal prediction with the true class's probability as score (Sadinle, Lei, Wasserman, 2019).
 
-    `probabilities` float32 (N, K) and `labels` int64 (N,) of pictures that nothing was fitted on. For new pictures
-    exchangeable with them the true class is in the set with probability at least `level`. With too few pictures to
-    tell, every class is in every set.
+    `probabilities` float32 (N, K) and `labels` int64 (N,) of pictures that the network was not trained on. For new
+    pictures exchangeable with them the true class is in the set with probability at least `level`, were nothing fitted
+    on these ones. The temperature was: a single number, so that this nearly holds. With too few pictures to tell, every
+    class is in every set.
     """
     scores = probabilities.gather(1, labels[:, None])[:, 0]  # (N,)
     rank = math.ceil((len(scores) + 1) * level)
