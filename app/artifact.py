@@ -87,7 +87,9 @@ class DataSource(_CardPart):
     name: str
     source: str
     license: str
-    sha256: dict[str, Sha256] = Field(description="Of each decompressed file.")
+    sha256: dict[str, Sha256] = Field(
+        description="Of each decompressed file, or one of the digests, labels and parts of all photos."
+    )
     num_train: int
     num_validation: int
     num_test: int
@@ -122,12 +124,20 @@ class PredictionSetMetrics(_CardPart):
     share_of_size_one: Share
 
 
+CLUSTERED_INTERVAL = Field(
+    description="95 %, bootstrap over senders; Wilson score interval where `num_groups` is not given; null with too "
+    "few senders."
+)
+Part = Literal["validation", "test"]
+
+
 class SliceMetrics(_CardPart):
     """Accuracy on some of the pictures."""
 
     num_images: int
+    num_groups: int | None = Field(None, description="Senders, or other sources, whose pictures they are.")
     accuracy: Share
-    accuracy_interval: tuple[Share, Share] = Field(description="95 %, Wilson score interval.")
+    accuracy_interval: tuple[Share, Share] | None = CLUSTERED_INTERVAL
 
 
 class RefusalMetrics(_CardPart):
@@ -135,9 +145,11 @@ class RefusalMetrics(_CardPart):
 
     pictures: str = Field(description="What they are.", examples=["nongarment/photo"])
     is_garment: bool
+    part: Part | None = Field(None, description="Of the data; not given in cards older than this field.")
     num_images: int
+    num_groups: int | None = Field(None, description="Senders, or other sources, whose pictures they are.")
     refused: Share
-    refused_interval: tuple[Share, Share] = Field(description="95 %, Wilson score interval.")
+    refused_interval: tuple[Share, Share] | None = CLUSTERED_INTERVAL
 
 
 class Metrics(_CardPart):
@@ -158,7 +170,7 @@ class Metrics(_CardPart):
 
 
 class Robustness(_CardPart):
-    """Accuracy on the first validation pictures when they arrive in another form than the data set's."""
+    """Accuracy on `num_images` validation pictures when they arrive in another form than the data set's."""
 
     num_images: int
     accuracy: dict[str, Share] = Field(examples=[{"400 px": 0.91}])

@@ -90,8 +90,7 @@ def torch_jit_uses(path: Path) -> Iterator[str]:
 def test_torch_jit_is_used_on_the_two_sides_of_the_artefact_only() -> None:
     users = {ids(path) for path in modules("app", "training") if any(torch_jit_uses(path))}
 
-    # The photo network's backbone comes from a package that cannot be scripted: its export traces it first.
-    assert users == {"app/engines/torchscript.py", "training/export.py", "training/photos/export.py"}
+    assert users == {"app/engines/torchscript.py", "training/export.py"}
 
 
 def test_torch_jit_is_not_imported_under_another_name() -> None:

@@ -34,6 +34,7 @@ from app.artifact import (
     GoldenPrediction,
     InputRule,
     Metrics,
+    Part,
     Thresholds,
     Training,
 )
@@ -44,7 +45,7 @@ from training.data import CLASS_NAMES, DRAWER_GROUPS, Dataset, Splits
 from training.evaluate import fit_temperature, measure, measure_robustness, predict_dataset, to_png
 from training.fit import FitResult, predict
 from training.preprocess import SIZE_PIXELS, ExportedClassifier
-from training.report import Part, write_report
+from training.report import write_report
 
 # float32 with folded BatchNorm against float32 without: 1e-5 is usual, a wrong layer gives 0.1 and more.
 PARITY_TOLERANCE = 1e-3
@@ -165,12 +166,29 @@ def next_version(model_folder: Path) -> int:
 
 def export_torchscript(classifier: nn.Module, path: Path) -> None:
     """Script, fold BatchNorm into the convolutions, and save with the preprocessing."""
-    with warnings.catch_warnings():  # deprecated in favour of torch.export, which keeps no method but forward
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with _torchscript_allowed():
         scripted = torch.jit.script(classifier)
         torch.jit.freeze(scripted, preserved_attrs=["preprocess"]).save(path)
     _drop_source_locations(path)
+
+
+def trace(network: nn.Module, example: Tensor) -> nn.Module:
+    """A network that `export_torchscript` can take as part of another one, where its own source cannot be scripted.
+
+    `example` is a batch of any content.
+    """
+    with _torchscript_allowed():
+        traced: nn.Module = torch.jit.trace(network, example)
+    return traced
+
+
+@contextmanager
+def _torchscript_allowed() -> Iterator[None]:
+    """It is deprecated in favour of torch.export, which keeps no method but forward."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 def export_onnx(classifier: nn.Module, path: Path, *, example: Tensor, output_names: Sequence[str]) -> None:

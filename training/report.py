@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import jinja2
 import matplotlib
@@ -13,12 +12,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from app.artifact import Card, Metrics
+from app.artifact import Card, Metrics, Part
 from training.evaluate import NUM_CALIBRATION_BINS, to_png, worst_failures
 
 matplotlib.use("agg")  # no screen
-
-Part = Literal["validation", "test"]
 
 NUM_FAILURES = 40
 TEMPLATE_FOLDER = Path(__file__).parent

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from training.config import ConfigError, PlainConfig
+from training.photos.splits import TEST, TRAIN, VALIDATION
 
 # Blocks of each backbone that `training.photos.network` can load.
 NUM_BLOCKS = {"efficientnet-lite0": 16, "efficientnet-lite1": 21, "efficientnet-lite2": 21}
@@ -54,6 +55,12 @@ class PhotoConfig(PlainConfig):
     def size_pixels(self) -> int:
         """Side of the network's input when it is used."""
         return self.sizes[-1]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of the three parts."""
+        train_share = 1 - self.validation_share - self.test_share
+        return {TRAIN: train_share, VALIDATION: self.validation_share, TEST: self.test_share}
 
     @property
     def num_epochs(self) -> int:

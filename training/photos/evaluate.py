@@ -1,12 +1,14 @@
 """Figures of an exported photo model: every photo goes through the service's decoder, preprocessing and network."""
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import pillow_heif
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from rich.progress import track
 from torch import Tensor
 
@@ -14,15 +16,17 @@ from app.artifact import (
     Artifact,
     GroupedMetrics,
     Metrics,
+    Part,
     PredictionSetMetrics,
     RefusalMetrics,
     Robustness,
     SliceMetrics,
 )
 from app.images import decode
-from training.evaluate import measure, wilson_interval
+from training.evaluate import measure, to_png, wilson_interval
 from training.photos.dataset import Row
 
+MIN_GROUPS = 5  # fewer drawn with replacement say nothing of others: chosen, not tuned
 NUM_BOOTSTRAP_SAMPLES = 2_000  # an interval's end then moves by about a tenth of its half-width; chosen, not tuned
 BATCH_SIZE = 32
 # Of `middle_luma`; chosen, not tuned.
@@ -51,14 +55,13 @@ def predict_rows(
     rows: Sequence[Row],
     *,
     description: str,
-    change: Callable[[Image.Image], Image.Image] | None = None,
+    change: Callable[[bytes], bytes] | None = None,
 ) -> Predictions:
-    """Read each file as the service reads it, `change` it if asked, and run the exported network."""
+    """Read each file, `change`d into another one if asked, as the service reads it, and run the exported network."""
 
     def prepare(row: Row) -> tuple[np.ndarray, float]:
-        pixels = decode(row.path.read_bytes()).pixels
-        if change is not None:
-            pixels = np.asarray(change(Image.fromarray(pixels)))
+        content = row.path.read_bytes()
+        pixels = decode(change(content) if change else content).pixels
         return artifact.preprocess(pixels), middle_luma(pixels)
 
     logits: list[np.ndarray] = []
@@ -84,23 +87,25 @@ def measure_photos(
     temperature: float,
     sets: Tensor,
     level: float,
-    review_below: float,
+    review_below: float | None,
     slices: Mapping[str, Tensor],
 ) -> Metrics:
     """All figures of N photos with `labels` (N,) and `groups`, within which photos are not independent of each other.
 
     `sets` bool (N, K) are their prediction sets, made for `level`. `slices` name masks, bool (N,), of photos to report
-    apart.
+    apart; so are the decisions, unless `review_below` is None.
     """
     confidence, predicted = torch.softmax(predictions.logits / temperature, 1).max(1)
     correct = predicted == labels
     accuracy_interval, recall_interval = bootstrap_by_group(correct, labels, groups)
     covered = sets.gather(1, labels[:, None])[:, 0]
     sizes = sets.sum(1)
-    alone = (sizes == 1) & (confidence >= review_below)
+    decisions = {}
+    if review_below is not None:
+        alone = (sizes == 1) & (confidence >= review_below)
+        decisions = {"decision: sorted": alone, "decision: review": ~alone}
     parts = {
-        "decision: sorted": alone,
-        "decision: review": ~alone,
+        **decisions,
         "dark garments": predictions.luma < DARK_BELOW,
         "light garments": predictions.luma > LIGHT_ABOVE,
         "garments between dark and light": (predictions.luma >= DARK_BELOW) & (predictions.luma <= LIGHT_ABOVE),
@@ -121,20 +126,30 @@ def measure_photos(
                 mean_size=sizes.double().mean().item(),
                 share_of_size_one=(sizes == 1).double().mean().item(),
             ),
-            "slices": {name: _slice(correct[chosen]) for name, chosen in parts.items() if chosen.any()},
+            "slices": {name: _slice(correct, groups, chosen) for name, chosen in parts.items() if chosen.any()},
         }
     )
 
 
-def measure_refusals(pictures: str, garment_scores: Tensor, *, threshold: float, is_garment: bool) -> RefusalMetrics:
-    """How many of these pictures are called no garment."""
-    num_refused = int((garment_scores < threshold).sum())
+def measure_refusals(
+    pictures: str,
+    garment_scores: Tensor,
+    groups: Sequence[str],
+    *,
+    threshold: float,
+    is_garment: bool,
+    part: Part,
+) -> RefusalMetrics:
+    """How many of these pictures, `garment_scores` (N,) with `groups` (N,), are called no garment."""
+    refused = garment_scores < threshold
     return RefusalMetrics(
         pictures=pictures,
         is_garment=is_garment,
-        num_images=len(garment_scores),
-        refused=num_refused / len(garment_scores),
-        refused_interval=wilson_interval(num_refused, len(garment_scores)),
+        part=part,
+        num_images=len(refused),
+        num_groups=len(set(groups)),
+        refused=refused.double().mean().item(),
+        refused_interval=interval_by_group(refused, groups),
     )
 
 
@@ -150,6 +165,27 @@ def measure_photo_robustness(artifact: Artifact, rows: Sequence[Row], labels: Te
     return Robustness(num_images=len(rows), accuracy=accuracies)
 
 
+def _redrawn(change: Callable[[Image.Image], Image.Image]) -> Callable[[bytes], bytes]:
+    """The change of a decoded picture as one of a file."""
+    return lambda content: to_png(np.asarray(change(Image.fromarray(decode(content).pixels))))
+
+
+def _turned_by_exif(content: bytes) -> bytes:
+    """As phones write them: a JPEG whose pixels lie on their side, and a tag that says how to turn them back."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by 90 degrees clockwise
+    buffer = io.BytesIO()
+    turned = Image.fromarray(decode(content).pixels).transpose(Image.Transpose.ROTATE_90)
+    turned.save(buffer, "JPEG", quality=90, exif=exif)
+    return buffer.getvalue()
+
+
+def _heic(content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(decode(content).pixels)).save(buffer, quality=80)
+    return buffer.getvalue()
+
+
 def _small(image: Image.Image) -> Image.Image:
     image.thumbnail((100, 100))
     return image
@@ -162,12 +198,14 @@ def _on_page(image: Image.Image) -> Image.Image:
     return page
 
 
-FORMS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "turned by 90 degrees": lambda image: image.transpose(Image.Transpose.ROTATE_90),
-    "100 px": _small,
-    "a third of the light": lambda image: image.point([value // 3 for value in range(256)] * 3),
-    "grey": lambda image: image.convert("L").convert("RGB"),
-    "in the middle of a page twice as wide as high": _on_page,
+FORMS: dict[str, Callable[[bytes], bytes]] = {
+    "JPEG, turned by EXIF": _turned_by_exif,
+    "HEIC": _heic,
+    "turned by 90 degrees": _redrawn(lambda image: image.transpose(Image.Transpose.ROTATE_90)),
+    "100 px": _redrawn(_small),
+    "a third of the light": _redrawn(lambda image: image.point([value // 3 for value in range(256)] * 3)),
+    "grey": _redrawn(lambda image: image.convert("L").convert("RGB")),
+    "in the middle of a page twice as wide as high": _redrawn(_on_page),
 }
 
 
@@ -202,6 +240,20 @@ def bootstrap_by_group(
     return _percentiles(accuracy), _percentiles(recall)
 
 
+def interval_by_group(flags: Tensor, groups: Sequence[str]) -> tuple[float, float] | None:
+    """95 % interval of the share of `flags`, bool (N,), that are set; None with fewer than MIN_GROUPS groups.
+
+    By bootstrap, but where all or none are set: every sample would say the same. Then it is Wilson's for as many
+    pictures as there are groups.
+    """
+    num_groups = len(set(groups))
+    if num_groups < MIN_GROUPS:
+        return None
+    if flags.all() or not flags.any():
+        return wilson_interval(num_groups * int(flags.all()), num_groups)
+    return bootstrap_by_group(flags, torch.zeros(len(flags), dtype=torch.long), groups)[0]
+
+
 def _percentiles(values: np.ndarray) -> tuple[float, float]:
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
@@ -215,10 +267,11 @@ def middle_luma(pixels: np.ndarray) -> float:
     return float((pixels[rows, columns] @ np.array([0.299, 0.587, 0.114])).mean())
 
 
-def _slice(correct: Tensor) -> SliceMetrics:
-    num_correct = int(correct.sum())
+def _slice(correct: Tensor, groups: Sequence[str], chosen: Tensor) -> SliceMetrics:
+    groups = [groups[index] for index in chosen.nonzero().flatten().tolist()]
     return SliceMetrics(
-        num_images=len(correct),
-        accuracy=num_correct / len(correct),
-        accuracy_interval=wilson_interval(num_correct, len(correct)),
+        num_images=len(groups),
+        num_groups=len(set(groups)),
+        accuracy=correct[chosen].double().mean().item(),
+        accuracy_interval=interval_by_group(correct[chosen], groups),
     )

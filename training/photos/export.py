@@ -1,7 +1,7 @@
 """From a photo run to models/<name>/<version>/: calibrated on validation photos, measured on test photos."""
 
 import base64
-import warnings
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from app.artifact import (
     GoldenPrediction,
     InputRule,
     Metrics,
+    Part,
     RefusalMetrics,
     Study,
     Thresholds,
@@ -41,6 +42,7 @@ from training.export import (
     library_versions,
     num_parameters,
     staged,
+    trace,
     write_card,
 )
 from training.photos.calibrate import (
@@ -58,10 +60,10 @@ from training.photos.evaluate import (
     predict_rows,
 )
 from training.photos.fit import PhotoFitResult
-from training.photos.labels import NOT_A_GARMENT
+from training.photos.labels import NOT_A_GARMENT, UNKNOWN
 from training.photos.preprocess import PIXEL_MEAN, PIXEL_STD, ExportedPhotoClassifier
-from training.photos.splits import CROSS_VALIDATION, TEST, TRAIN, VALIDATION
-from training.report import Part, write_report
+from training.photos.splits import TEST, TRAIN, VALIDATION
+from training.report import write_report
 
 NUM_PARITY_IMAGES = 32
 
@@ -83,13 +85,12 @@ def export_photos(
     *,
     models_folder: Path,
     name: str,
-    cross_validation: Metrics | None,
     gallery: bool,
 ) -> Artifact:
     """Export a run as the next version of `name` and return it as the service would load it.
 
-    Temperature, prediction sets and thresholds are fitted on the validation photos. `cross_validation` figures of the
-    same recipe go into the card. With `gallery` the report shows misclassified photos; without, it names them.
+    Temperature, prediction sets and thresholds are fitted on the validation photos. With `gallery` the report shows
+    misclassified photos; without, it names them.
 
     Raises:
         ParityError: TorchScript or ONNX disagrees with the trained network.
@@ -99,10 +100,7 @@ def export_photos(
     photos = dataset.photos.part(VALIDATION)
     with staged(models_folder, name) as folder:
         example = torch.zeros(2, 3, size_pixels, size_pixels)
-        with warnings.catch_warnings():  # deprecated, as in export_torchscript
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            traced = torch.jit.trace(result.network, example)  # the backbone's package cannot be scripted
+        traced = trace(result.network, example)  # the backbone's package cannot be scripted
         scriptable = ExportedPhotoClassifier(traced, num_classes=num_classes, size_pixels=size_pixels).eval()
         export_torchscript(scriptable, folder / TORCHSCRIPT_NAME)
         export_onnx(classifier, folder / ONNX_NAME, example=example, output_names=["logits", "garment"])
@@ -123,9 +121,8 @@ def export_photos(
                     logits=predictions.logits[photos.has_class(num_classes)],
                 ),
                 "golden": golden_predictions(Artifact(folder, card, engine)),
-                "metrics": {VALIDATION: measure_part(predictions, photos, card)}
-                | ({CROSS_VALIDATION: cross_validation} if cross_validation else {}),
-                "refusals": measure_part_refusals(predictions, photos, card),
+                "metrics": {VALIDATION: measure_part(predictions, photos, card)},
+                "refusals": measure_part_refusals(predictions, photos, card, part=VALIDATION),
             }
         )
         write_card(card, folder)
@@ -135,11 +132,15 @@ def export_photos(
 
 @dataclass(frozen=True, slots=True)
 class PhotoTestOutcome:
-    """Test figures measured now, and those that stood in the card before (None: these are the first)."""
+    """Test figures measured now, and those that stood in the card before (None: these are the first).
+
+    `differences` name what is not the same in both.
+    """
 
     measured: Metrics
     refusals: list[RefusalMetrics]
     recorded: Metrics | None
+    differences: list[str]
 
 
 def evaluate_photos_on_test(
@@ -159,15 +160,45 @@ def evaluate_photos_on_test(
         raise DatasetError("The test part has no photo with a class. It takes more photos, or smaller groups.")
     predictions = predict_rows(artifact, photos.rows, description="test")
     measured = measure_part(predictions, photos, card)
-    refusals = measure_part_refusals(predictions, photos, card)
+    refusals = measure_part_refusals(predictions, photos, card, part=TEST)
     recorded = card.metrics.get(TEST)
+    differences = [] if recorded is None else find_differences(recorded, card.refusals, measured, refusals)
     if recorded is None:
         card = card.model_copy(
             update={"metrics": {**card.metrics, TEST: measured}, "refusals": refusals, "studies": list(studies)}
         )
         write_photo_report(card, folder, predictions, photos, part=TEST, gallery=gallery)
         write_card(card, folder)
-    return PhotoTestOutcome(measured, refusals, recorded)
+    return PhotoTestOutcome(measured, refusals, recorded, differences)
+
+
+def find_differences(
+    recorded: Metrics,
+    recorded_refusals: Sequence[RefusalMetrics],
+    measured: Metrics,
+    measured_refusals: Sequence[RefusalMetrics],
+) -> list[str]:
+    """Names of the figures that are not the same; intervals, which follow from the others, are not compared."""
+    differences = []
+    if recorded.confusion_matrix != measured.confusion_matrix:
+        differences.append("confusion matrix")
+    if _figures(recorded) != _figures(measured):
+        differences.append("prediction sets")
+    found = {row.pictures: row for row in measured_refusals}
+    said = {row.pictures: row for row in recorded_refusals}
+    for pictures in [*said, *(pictures for pictures in found if pictures not in said)]:
+        old, new = said.get(pictures), found.get(pictures)
+        if not (old and new and old.num_images == new.num_images and math.isclose(old.refused, new.refused)):
+            differences.append(f"refusals of {pictures}")
+    return differences
+
+
+def _figures(metrics: Metrics) -> tuple[float, ...]:
+    """Of the prediction sets, to nine digits: counts of pictures, divided."""
+    sets = metrics.prediction_sets
+    if sets is None:
+        return ()
+    return tuple(round(value, 9) for value in (sets.level, sets.coverage, sets.mean_size, sets.share_of_size_one))
 
 
 def check_parity(classifier: ExportedPhotoClassifier, folder: Path, images: Tensor) -> None:
@@ -227,26 +258,29 @@ def measure_part(predictions: Predictions, photos: Photos, card: Card) -> Metric
     )
 
 
-def measure_part_refusals(predictions: Predictions, photos: Photos, card: Card) -> list[RefusalMetrics]:
+def measure_part_refusals(predictions: Predictions, photos: Photos, card: Card, *, part: Part) -> list[RefusalMetrics]:
     """How many pictures of each kind are called no garment; empty for a model that calls none so."""
     threshold = card.thresholds.garment_score
     if threshold is None or predictions.garment is None:
         return []
     in_slice = torch.tensor([row.in_slice for row in photos.rows])
+    has_class = photos.has_class(len(card.classes))
     kinds = {
-        "photos with one of the classes": photos.has_class(len(card.classes)),
+        "photos with one of the classes": has_class,
         Columns(**card.training.config["columns"]).slice_name: in_slice,
     }
     for label in sorted({row.label for row in photos.rows}):
         of_label = torch.tensor([row.label == label for row in photos.rows])
-        if not photos.has_class(len(card.classes))[of_label].any():
+        if not has_class[of_label].any():
             kinds[label] = of_label
     return [
         measure_refusals(
             kind,
             predictions.garment[chosen],
+            [photos.rows[index].group for index in chosen.nonzero().flatten().tolist()],
             threshold=threshold,
             is_garment=not bool((photos.targets[chosen] == NOT_A_GARMENT).any()),
+            part=part,
         )
         for kind, chosen in kinds.items()
         if chosen.any()
@@ -339,12 +373,7 @@ def _draft_card(result: PhotoFitResult, dataset: PhotoDataset, about: About, fol
             num_train=len(dataset.photos.part(TRAIN)),
             num_validation=len(dataset.photos.part(VALIDATION)),
             num_test=len(dataset.photos.part(TEST)),
-            split_rule="no sender or source is in two parts; "
-            + (
-                f"the column {dataset.columns.part!r} of the data"
-                if dataset.columns.part
-                else f"stratified by label, seed {config.seed}"
-            ),
+            split_rule=describe_split(dataset, seed=config.seed),
         ),
         metrics={},
         robustness=None,
@@ -368,3 +397,16 @@ def _draft_card(result: PhotoFitResult, dataset: PhotoDataset, about: About, fol
         sha256=digests(folder),
         golden=[placeholder],
     )
+
+
+def describe_split(dataset: PhotoDataset, *, seed: int) -> str:
+    """What keeps the parts apart, for the card, and what does not."""
+    columns = dataset.columns
+    rule = "no sender or source is in two parts; "
+    rule += f"the column {columns.part!r} of the data" if columns.part else f"stratified by label, seed {seed}"
+    if (dataset.photos.targets == UNKNOWN).any():
+        rule += (
+            ". Pictures of unknown classes are the exception: all are in the test part, and may come from senders or "
+            "sources that training pictures come from"
+        )
+    return rule

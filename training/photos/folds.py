@@ -14,7 +14,7 @@ from torch import Tensor
 
 from app.artifact import Metrics
 from training.config import ConfigError
-from training.evaluate import fit_temperature
+from training.evaluate import calibration_error, fit_temperature
 from training.fit import CHECKPOINT_NAME
 from training.photos.calibrate import PREDICTION_SET_LEVEL, fit_prediction_set, members
 from training.photos.config import PhotoConfig
@@ -26,6 +26,7 @@ from training.photos.splits import TEST, TRAIN, VALIDATION, split_by_group
 PREDICTIONS_NAME = "predictions.csv"
 SUSPECTS_NAME = "suspects.csv"
 METRICS_NAME = "cross-validation.json"
+HEADER = ["image", "group", "label", "prediction", "label_probability", "prediction_probability"]
 # A label is suspect when the network gives it less than this and another class more than that: chosen, not tuned.
 MAX_GIVEN_PROBABILITY = 0.05
 MIN_OTHER_PROBABILITY = 0.80
@@ -84,7 +85,10 @@ def cross_validate(
 
 
 def measure_folds(predictions: FoldPredictions, class_names: list[str], columns: Columns) -> Metrics:
-    """Figures over all folds; each fold's temperature and prediction sets are fitted on the other folds."""
+    """Figures over all folds; each fold's temperature and prediction sets are fitted on the other folds.
+
+    Decisions are not among them: their thresholds are a model's, and here are as many models as folds.
+    """
     photos, labels = predictions.photos, predictions.photos.targets
     logits = torch.zeros_like(predictions.logits)
     sets = torch.zeros_like(logits, dtype=torch.bool)
@@ -95,7 +99,7 @@ def measure_folds(predictions: FoldPredictions, class_names: list[str], columns:
         logits[held_out] = predictions.logits[held_out] / temperature
         sets[held_out] = members(rule, torch.softmax(logits[held_out], 1))
     luma = torch.tensor([middle_luma(image.permute(1, 2, 0).numpy()) for image in photos.images])
-    return measure_photos(
+    metrics = measure_photos(
         Predictions(logits, None, luma),
         labels,
         [row.group for row in photos.rows],
@@ -103,39 +107,36 @@ def measure_folds(predictions: FoldPredictions, class_names: list[str], columns:
         temperature=1.0,
         sets=sets,
         level=PREDICTION_SET_LEVEL,
-        review_below=0.0,
+        review_below=None,
         slices={columns.slice_name: torch.tensor([row.in_slice for row in photos.rows])},
     )
+    uncalibrated = calibration_error(torch.softmax(predictions.logits, 1), labels)
+    return metrics.model_copy(update={"calibration_error_uncalibrated": uncalibrated})
 
 
-def write_predictions(path: Path, predictions: FoldPredictions, class_names: Sequence[str]) -> None:
-    """One line a photo: image, group, label, predicted class, and the probabilities of both."""
+def prediction_lines(predictions: FoldPredictions, class_names: Sequence[str]) -> list[list[str]]:
+    """A line for each photo, with the columns of HEADER."""
     photos = predictions.photos
     temperature = fit_temperature(predictions.logits, photos.targets)
     probabilities = torch.softmax(predictions.logits / temperature, 1)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "group", "label", "prediction", "label_probability", "prediction_probability"])
-        for row, target, p in zip(photos.rows, photos.targets.tolist(), probabilities, strict=True):
-            best = int(p.argmax())
-            writer.writerow(
-                [row.name, row.group, class_names[target], class_names[best], f"{p[target]:.4f}", f"{p[best]:.4f}"]
-            )
+    lines = []
+    for row, target, p in zip(photos.rows, photos.targets.tolist(), probabilities, strict=True):
+        best = int(p.argmax())
+        lines.append(
+            [row.name, row.group, class_names[target], class_names[best], f"{p[target]:.4f}", f"{p[best]:.4f}"]
+        )
+    return lines
 
 
-def write_suspects(predictions: Path, path: Path) -> int:
-    """Copy the lines whose label looks wrong, the surest first; how many there are."""
-    with predictions.open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
+def suspect_lines(lines: Sequence[list[str]]) -> list[list[str]]:
+    """Those of `prediction_lines` whose label looks wrong, the surest first."""
     suspects = [
-        line
-        for line in lines
-        if float(line["label_probability"]) < MAX_GIVEN_PROBABILITY
-        and float(line["prediction_probability"]) > MIN_OTHER_PROBABILITY
+        line for line in lines if float(line[4]) < MAX_GIVEN_PROBABILITY and float(line[5]) > MIN_OTHER_PROBABILITY
     ]
-    suspects.sort(key=lambda line: float(line["label_probability"]))
+    return sorted(suspects, key=lambda line: float(line[4]))
+
+
+def write_lines(path: Path, lines: Sequence[list[str]]) -> None:
+    """A CSV file with these lines under HEADER."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(lines[0]))
-        writer.writeheader()
-        writer.writerows(suspects)
-    return len(suspects)
+        csv.writer(file).writerows([HEADER, *lines])

@@ -11,7 +11,6 @@ from training.data import DatasetError
 TRAIN: Final = "train"
 VALIDATION: Final = "validation"
 TEST: Final = "test"
-CROSS_VALIDATION: Final = "cross-validation"
 # A sender with more than this share of a held-out part would dominate its figures: chosen, not tuned.
 MAX_GROUP_SHARE = 0.2
 

@@ -6,10 +6,13 @@ import torch
 from torch import Tensor
 
 from app.artifact import Metrics
-from training.evaluate import wilson_interval
+from app.images import decode
+from training.evaluate import to_png, wilson_interval
 from training.photos.evaluate import (
+    FORMS,
     Predictions,
     bootstrap_by_group,
+    interval_by_group,
     macro_recall,
     measure_photos,
     measure_refusals,
@@ -99,16 +102,83 @@ def test_slices_report_their_photos_apart(measured: Metrics) -> None:
         "light garments": (1, 0.0),
         "kids": (2, 0.5),
     }
-    assert measured.slices["kids"].accuracy_interval == wilson_interval(1, 2)
+    assert measured.slices["kids"].num_groups == 2
+    assert measured.slices["kids"].accuracy_interval is None  # of two senders
+
+
+def test_decisions_are_left_out_where_there_is_no_threshold() -> None:
+    metrics = measure_photos(
+        Predictions(torch.eye(2), None, torch.tensor([10.0, 10.0])),
+        torch.tensor([0, 1]),
+        ["a", "b"],
+        class_names=["shirt", "hat"],
+        temperature=1.0,
+        sets=torch.eye(2, dtype=torch.bool),
+        level=0.95,
+        review_below=None,
+        slices={},
+    )
+
+    assert list(metrics.slices) == ["dark garments"]
 
 
 def test_refusals_are_scores_below_the_threshold() -> None:
     """A score at the threshold is kept, as the service keeps it."""
-    row = measure_refusals("faces", torch.tensor([0.25, 0.5, 0.9]), threshold=0.5, is_garment=False)
+    scores = torch.tensor([0.25, 0.5, 0.9])
 
-    assert (row.pictures, row.is_garment, row.num_images) == ("faces", False, 3)
+    row = measure_refusals("faces", scores, ["a", "b", "b"], threshold=0.5, is_garment=False, part="test")
+
+    assert (row.pictures, row.is_garment, row.part, row.num_images) == ("faces", False, "test", 3)
+    assert row.num_groups == 2
     assert row.refused == pytest.approx(1 / 3)
-    assert row.refused_interval == wilson_interval(1, 3)
+    assert row.refused_interval is None
+
+
+def test_interval_is_over_groups() -> None:
+    """That of the accuracy with few pictures of a group, none with fewer than five groups."""
+    flags = torch.arange(40) % 4 > 0
+    groups = [str(index // 8) for index in range(40)]
+
+    assert interval_by_group(flags, groups) == bootstrap_by_group(flags, torch.zeros(40, dtype=torch.long), groups)[0]
+    assert interval_by_group(flags[:32], groups[:32]) is None
+
+
+def test_interval_of_all_or_nothing_is_no_point() -> None:
+    """No sample of groups differs; five groups can still not prove a share of 0 or 1."""
+    groups = [str(index // 8) for index in range(40)]
+
+    assert interval_by_group(torch.zeros(40, dtype=torch.bool), groups) == wilson_interval(0, 5)
+    assert interval_by_group(torch.ones(40, dtype=torch.bool), groups) == wilson_interval(5, 5)
+
+
+@pytest.mark.parametrize(
+    ("form", "size", "image_format", "tolerance"),
+    [
+        ("JPEG, turned by EXIF", (60, 80), "JPEG", 6),
+        ("HEIC", (60, 80), "HEIF", 6),
+        ("turned by 90 degrees", (80, 60), "PNG", 0),
+        ("100 px", (60, 80), "PNG", 0),
+        ("a third of the light", (60, 80), "PNG", 0),
+        ("grey", (60, 80), "PNG", 0),
+        ("in the middle of a page twice as wide as high", (160, 80), "PNG", 0),
+    ],
+)
+def test_forms_are_files_as_people_send_them(
+    form: str, size: tuple[int, int], image_format: str, tolerance: int
+) -> None:
+    """Whatever file it was, here a blue PNG with a red top: its size, and colours where they are to be."""
+    pixels = np.full((80, 60, 3), (0, 0, 240), np.uint8)
+    pixels[:40] = (240, 0, 0)
+
+    found = decode(FORMS[form](to_png(pixels)))
+
+    assert (found.width, found.height, found.format) == (*size, image_format)
+    x, y = {"turned by 90 degrees": (10, 30), "in the middle of a page twice as wide as high": (80, 10)}.get(
+        form, (30, 10)
+    )
+    expected = {"a third of the light": (80, 0, 0), "grey": (72, 72, 72)}.get(form, (240, 0, 0))
+    assert found.pixels[y, x].astype(int) == pytest.approx(expected, abs=tolerance)
+    assert ("rotated by EXIF" in found.notes) == (form == "JPEG, turned by EXIF")
 
 
 def test_subset_keeps_scores_together() -> None:

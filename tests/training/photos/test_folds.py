@@ -7,20 +7,22 @@ import pytest
 import torch
 
 from training.config import ConfigError
+from training.evaluate import calibration_error
 from training.fit import ResumeError
 from training.photos.config import PhotoConfig
 from training.photos.dataset import Columns, PhotoDataset
 from training.photos.fit import load_photo_run, predict_photos
 from training.photos.folds import (
+    HEADER,
     FoldPredictions,
     cross_validate,
     measure_folds,
-    write_predictions,
-    write_suspects,
+    prediction_lines,
+    suspect_lines,
+    write_lines,
 )
 
 CLASSES = ["shirt", "pants", "hat"]
-HEADER = ["image", "group", "label", "prediction", "label_probability", "prediction_probability"]
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +102,18 @@ def test_figures_are_over_all_folds(predictions: FoldPredictions) -> None:
     assert metrics.slices["photos marked 'kids' in the data"].num_images == num_marked
 
 
+def test_uncalibrated_error_is_that_of_the_plain_logits(predictions: FoldPredictions) -> None:
+    """And not of logits that are scaled already; no decision is measured, since no threshold was fitted."""
+    overconfident = replace(predictions, logits=8 * predictions.logits)
+
+    metrics = measure_folds(overconfident, CLASSES, Columns())
+
+    plain = calibration_error(torch.softmax(overconfident.logits, 1), overconfident.photos.targets)
+    assert metrics.calibration_error_uncalibrated == pytest.approx(plain)
+    assert metrics.calibration_error != pytest.approx(plain, abs=1e-3)
+    assert not [name for name in metrics.slices if name.startswith("decision")]
+
+
 @pytest.fixture
 def lines(predictions: FoldPredictions, tmp_path: Path) -> Callable[[list[list[float]]], list[dict[str, str]]]:
     """Give the first photos these logits and read the file of suspects."""
@@ -108,13 +122,11 @@ def lines(predictions: FoldPredictions, tmp_path: Path) -> Callable[[list[list[f
         photos = predictions.photos.subset(range(len(logits)))
         photos = replace(photos, targets=torch.zeros(len(logits), dtype=torch.long))
         made_up = FoldPredictions(photos, predictions.folds[: len(logits)], torch.tensor(logits))
-        write_predictions(tmp_path / "predictions.csv", made_up, CLASSES)
-        num_suspects = write_suspects(tmp_path / "predictions.csv", tmp_path / "suspects.csv")
+        write_lines(tmp_path / "suspects.csv", suspect_lines(prediction_lines(made_up, CLASSES)))
         with (tmp_path / "suspects.csv").open(newline="") as file:
             reader = csv.DictReader(file)
             found = list(reader)
             assert reader.fieldnames == HEADER
-        assert num_suspects == len(found)
         return found
 
     return write
