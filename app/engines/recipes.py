@@ -13,9 +13,12 @@ Recipe = Callable[[np.ndarray, int], np.ndarray]
 
 
 def squeezed(pixels: np.ndarray, size: int) -> np.ndarray:
-    """uint8 (H, W, 3) -> float32 (3, S, S) in 0..255: the whole picture, squeezed to a square, averaged."""
-    image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C")
+    """uint8 (H, W, 3) -> float32 (3, S, S) in 0..255: the whole picture, squeezed to a square, averaged.
+
+    In float32: rounding each pixel to 8 bits takes half the time, and gave 5 of 296 photos another label.
+    """
+    planes = (Image.fromarray(pixels[:, :, channel].astype(np.float32)) for channel in range(3))
+    return np.stack([np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR)) for plane in planes])
 
 
 def thumbnail(pixels: np.ndarray, size: int) -> np.ndarray:

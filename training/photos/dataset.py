@@ -388,7 +388,7 @@ def _fill_cache(paths: Sequence[Path], pixels_path: Path, index_path: Path) -> N
             if image is None:
                 unreadable[position] = reason
             else:
-                pixels[position] = image.numpy()
+                pixels[position] = image.round().clamp(0, 255).to(torch.uint8).numpy()
     pixels.flush()
     temporary = index_path.with_suffix(".json.part")
     temporary.write_text(json.dumps({"sha256": digests, "unreadable": unreadable}))

@@ -33,8 +33,6 @@ class ExportedPhotoClassifier(nn.Module):
 
 
 def resize(image: Tensor, size_pixels: int) -> Tensor:
-    """uint8 (3, H, W) -> uint8 (3, S, S): the whole picture, squeezed to a square, averaged.
-
-    With the channels next to each other, as the decoder leaves them, 7 times faster in 8 bits than in float32.
-    """
-    return F.interpolate(image[None], size=[size_pixels, size_pixels], mode="bilinear", antialias=True)[0]
+    """uint8 (3, H, W) -> float32 (3, S, S) in 0..255: the whole picture, squeezed to a square, averaged."""
+    scaled = F.interpolate(image[None].float(), size=[size_pixels, size_pixels], mode="bilinear", antialias=True)
+    return scaled[0]
