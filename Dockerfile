@@ -1,7 +1,7 @@
 # Two images: `service` (the default target) holds the service and its models, `training` what makes new models.
 # Needs Docker Engine 25 or later.
 #
-#   VARIANT          of the service: `torch` has both engines, `slim` ONNX Runtime alone and half the size
+#   VARIANT          of the service: `torch` has both engines, `slim` ONNX Runtime alone and less than half the size
 #   TORCH_INDEX_URL  package index beside PyPI; set empty, PyPI's own torch is taken, which brings CUDA on Linux
 #   TORCH            requirement for torch, for instance torch==2.13.0; `training` needs one that fits torchvision
 

@@ -53,8 +53,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.add_middleware(RequireKey, key_digests=settings.api_key_sha256)
     app.add_middleware(ObserveRequests, metrics=metrics)  # outermost: it sees what is turned away
     problems.install(app)
-    for module in (predict, models, operations):
-        app.include_router(module.router)
+    for module in (predict, models):
+        app.include_router(module.router, responses=problems.responses(401) if settings.api_key_sha256 else None)
+    app.include_router(operations.router)
     return app
 
 

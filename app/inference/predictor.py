@@ -10,7 +10,7 @@ from app.artifact import Artifact, ClassInfo
 from app.errors import BusyError, ImageError, WardrobeError
 from app.images import DecodedImage
 from app.inference.decision import Verdict, decide, ranking
-from app.inference.scheduler import Classified, ModelChooser, Order, Scheduler
+from app.inference.scheduler import Classified, Failed, ModelChooser, Order, Scheduler
 from app.metrics import Metrics
 from app.settings import Settings
 
@@ -95,15 +95,15 @@ class Predictor:
     def _seconds_to_drain(self) -> int:
         return max(1, math.ceil(self._num_pending * self._scheduler.seconds_per_image))
 
-    def _answer(self, outcome: Classified | Exception, top_k: int) -> Prediction | WardrobeError:
-        if isinstance(outcome, ImageError):
+    def _answer(self, outcome: Classified | Failed, top_k: int) -> Prediction | WardrobeError:
+        if isinstance(outcome, Failed) and isinstance(outcome.error, ImageError):
             self._metrics.images.labels("", "", "refused").inc()
-            return outcome
-        if isinstance(outcome, Exception):
-            logger.error("inference failed", exc_info=outcome)
-            self._metrics.images.labels("", "", "failed").inc()
+            return outcome.error
+        if isinstance(outcome, Failed):
+            logger.error("inference failed", exc_info=outcome.error)
+            self._metrics.images.labels(outcome.model_name, "", "failed").inc()
             failure = InferenceError("The model failed on this image. The failure was logged.")
-            failure.__cause__ = outcome
+            failure.__cause__ = outcome.error
             return failure
         card, scores = outcome.artifact.card, outcome.scores
         candidates = [

@@ -40,6 +40,14 @@ class Classified:
     seconds: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why there is no answer; `model_name` is empty until a model was chosen."""
+
+    error: Exception
+    model_name: str = ""
+
+
 @dataclass(slots=True, eq=False)
 class Order:
     """The pictures of one request.
@@ -52,7 +60,7 @@ class Order:
     choose: ModelChooser
     done: Callable[[], None]
     dropped: bool = False
-    outcomes: dict[int, Classified | Exception] = field(default_factory=dict)
+    outcomes: dict[int, Classified | Failed] = field(default_factory=dict)
     num_taken: int = 0
     submitted: float = field(default_factory=time.perf_counter)
 
@@ -138,13 +146,14 @@ class Scheduler:
 
     def _prepare(self, order: Order, index: int) -> None:
         started = time.perf_counter()
+        model = None
         try:
             image = decode(order.contents[index], max_pixels=self._max_image_pixels)
             model = order.choose(image)
             decoded = time.perf_counter()
             tensor = model.artifact.preprocess(image.pixels)
         except Exception as error:
-            self._finish(order, index, error)
+            self._finish(order, index, Failed(error, model.artifact.card.name if model else ""))
             return
         preprocessed = time.perf_counter()
         seconds = {
@@ -168,7 +177,7 @@ class Scheduler:
             scores = model.artifact.scores(np.stack([it.tensor for it in batch]))
         except Exception as error:
             if len(batch) == 1:
-                self._finish(batch[0].order, batch[0].index, error)
+                self._finish(batch[0].order, batch[0].index, Failed(error, model.artifact.card.name))
                 return
             for it in batch:  # one picture broke the batch: let each fail or pass alone
                 self._run(model, [it])
@@ -183,7 +192,7 @@ class Scheduler:
                 self._metrics.stage_seconds.labels(stage).observe(value)
             self._finish(it.order, it.index, Classified(model.artifact, it.image, found, seconds))
 
-    def _finish(self, order: Order, index: int, outcome: Classified | Exception) -> None:
+    def _finish(self, order: Order, index: int, outcome: Classified | Failed) -> None:
         with self._condition:
             order.outcomes[index] = outcome
             complete = len(order.outcomes) == len(order.contents)

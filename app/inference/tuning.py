@@ -56,8 +56,7 @@ def load_fastest(
             refused[engine] = str(error)
     seconds = {engine: _seconds_for_one(artifact) for engine, artifact in loaded.items()}
     fastest = min(seconds, key=seconds.__getitem__)
-    in_batch = _seconds_in_batches(loaded[fastest], max_batch_size)
-    batch_size = _knee(in_batch)
+    batch_size, in_batch = _seconds_in_batches(loaded[fastest], max_batch_size)
     logger.info(
         "%s/%d runs with %s in batches of up to %d; milliseconds for one picture: %s; in batches: %s%s",
         card.name,
@@ -77,8 +76,8 @@ def _seconds_for_one(artifact: Artifact) -> float:
     return _seconds(lambda: artifact.scores(artifact.preprocess(picture)[None]))
 
 
-def _seconds_in_batches(artifact: Artifact, max_batch_size: int) -> dict[int, float]:
-    """For 1, 2, 4 ... pictures at a time, as long as that gains something."""
+def _seconds_in_batches(artifact: Artifact, max_batch_size: int) -> tuple[int, dict[int, float]]:
+    """The largest batch that still gains something, and the time of 1, 2, 4 ... pictures at a time up to there."""
     rule = artifact.card.input
     seconds: dict[int, float] = {}
     size = 1
@@ -88,16 +87,7 @@ def _seconds_in_batches(artifact: Artifact, max_batch_size: int) -> dict[int, fl
         if size > 1 and seconds[size // 2] < MIN_GAIN * seconds[size]:
             break
         size *= 2
-    return seconds
-
-
-def _knee(seconds: dict[int, float]) -> int:
-    """The largest size that was still MIN_GAIN times faster than half of it."""
-    knee = 1
-    for size in sorted(seconds):
-        if size > 1 and seconds[size // 2] >= MIN_GAIN * seconds[size]:
-            knee = size
-    return knee
+    return size // 2, seconds
 
 
 def _seconds(run: Callable[[], object]) -> float:

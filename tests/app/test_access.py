@@ -41,6 +41,13 @@ async def test_a_picture_without_a_key_is_not_looked_at(locked: httpx.AsyncClien
     assert "wardrobe_batch_size_count 0.0" in metrics
 
 
+async def test_the_description_names_the_401(locked: httpx.AsyncClient) -> None:
+    paths = (await locked.get("/openapi.json", headers=bearer(KEYS[0]))).json()["paths"]
+
+    assert "401" in paths["/predict"]["post"]["responses"]
+    assert "401" in paths["/models"]["get"]["responses"]
+
+
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
 async def test_probes_need_none(locked: httpx.AsyncClient, path: str) -> None:
     assert (await locked.get(path)).status_code == 200

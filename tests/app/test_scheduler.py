@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Generator
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from app.artifact import Artifact, Scores
 from app.errors import EmptyImageError, UnsupportedImageFormatError
 from app.images import DecodedImage
-from app.inference.scheduler import Classified, Order, Scheduler, ServedModel
+from app.inference.scheduler import Classified, Failed, Order, Scheduler, ServedModel
 from app.metrics import Metrics
 from tests.odd_files import save
 
@@ -23,6 +24,7 @@ class Reader:
     """A "model" that reads a picture's grey level, refuses two of them, notes its batches, and can be held."""
 
     def __init__(self) -> None:
+        self.card = SimpleNamespace(name="reader")
         self.batches: list[list[int]] = []
         self.started = threading.Event()
         self.opened = threading.Event()
@@ -53,7 +55,7 @@ class Answer:
         """Grey levels found, or the kinds of error, once all are there."""
         assert self.complete.wait(TIMEOUT_SECONDS)
         found = [self.order.outcomes[index] for index in range(len(self.order.contents))]
-        return [int(it.scores.probabilities[0]) if isinstance(it, Classified) else type(it) for it in found]
+        return [type(it.error) if isinstance(it, Failed) else int(it.scores.probabilities[0]) for it in found]
 
 
 def grey(level: int) -> bytes:
@@ -139,6 +141,8 @@ def test_an_error_stays_with_its_picture(submit: Callable[..., Answer], reader: 
 
     assert mixed.levels == [20, EmptyImageError, UnsupportedImageFormatError, RuntimeError, ValueError, 21]
     assert other.levels == [22]
+    failed = [it.model_name for it in mixed.order.outcomes.values() if isinstance(it, Failed)]
+    assert sorted(failed) == ["", "", "reader", "reader"]  # no model is chosen for what cannot be read
     assert submit(23).levels == [23]  # it goes on
 
 

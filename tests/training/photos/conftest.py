@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
+from app.artifact import Metrics
 from training.photos.config import PhotoConfig
 from training.photos.dataset import Columns, PhotoDataset, load_photos
+from training.photos.evaluate import Predictions, measure_photos
 from training.photos.labels import LabelMap
 
 SHARES = {"train": 0.75, "validation": 0.12, "test": 0.13}
@@ -142,3 +145,19 @@ def read(tmp_path: Path, label_map: LabelMap) -> Callable[..., PhotoDataset]:
         return load_photos(list(sources), cache_folder=tmp_path / "cache", **(defaults | options))
 
     return load
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """Of two photos, both right, without a threshold for decisions."""
+    return measure_photos(
+        Predictions(torch.eye(2), None, torch.tensor([10.0, 10.0])),
+        torch.tensor([0, 1]),
+        ["a", "b"],
+        class_names=["shirt", "hat"],
+        temperature=1.0,
+        sets=torch.eye(2, dtype=torch.bool),
+        level=0.95,
+        review_below=None,
+        slices={},
+    )

@@ -106,19 +106,7 @@ def test_slices_report_their_photos_apart(measured: Metrics) -> None:
     assert measured.slices["kids"].accuracy_interval is None  # of two senders
 
 
-def test_decisions_are_left_out_where_there_is_no_threshold() -> None:
-    metrics = measure_photos(
-        Predictions(torch.eye(2), None, torch.tensor([10.0, 10.0])),
-        torch.tensor([0, 1]),
-        ["a", "b"],
-        class_names=["shirt", "hat"],
-        temperature=1.0,
-        sets=torch.eye(2, dtype=torch.bool),
-        level=0.95,
-        review_below=None,
-        slices={},
-    )
-
+def test_decisions_are_left_out_where_there_is_no_threshold(metrics: Metrics) -> None:
     assert list(metrics.slices) == ["dark garments"]
 
 

@@ -4,30 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
 
 from app.artifact import Metrics, RefusalMetrics
 from tests.training.photos.conftest import draw_garment, draw_noise
 from training.photos.dataset import Columns, PhotoDataset
-from training.photos.evaluate import Predictions, measure_photos, measure_refusals
+from training.photos.evaluate import measure_refusals
 from training.photos.export import describe_split, find_differences
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    """Two photos, both right."""
-    return measure_photos(
-        Predictions(torch.eye(2), None, torch.tensor([10.0, 10.0])),
-        torch.tensor([0, 1]),
-        ["a", "b"],
-        class_names=["shirt", "hat"],
-        temperature=1.0,
-        sets=torch.eye(2, dtype=torch.bool),
-        level=0.95,
-        review_below=None,
-        slices={},
-    )
 
 
 def refusals(pictures: str, *scores: float) -> RefusalMetrics:
