@@ -48,8 +48,8 @@ def decide(scores: Scores, card: Card) -> Verdict:
     ):
         return Verdict(
             "not_a_garment",
-            f"This does not look like clothes: the garment score is {scores.garment:.3f}, and below "
-            f"{thresholds.garment_score:.3f} a picture counts as no garment.",
+            "This does not look like clothes: the garment score is {}, and below {} a picture counts as no "
+            "garment.".format(*_told_apart(scores.garment, thresholds.garment_score, 3, "f")),
             prediction_set,
         )
     if rule is not None and set_size > 1:
@@ -63,10 +63,21 @@ def decide(scores: Scores, card: Card) -> Verdict:
     if thresholds.review_below is not None and scores.probabilities[order[0]] < thresholds.review_below:
         return Verdict(
             "review",
-            f"Most probably {likely[0].label}, but the probability is only {probabilities[0]}; below "
-            f"{thresholds.review_below:.1%} a person should look.",
+            "Most probably {}, but the probability is only {}; below {} a person should look.".format(
+                likely[0].label,
+                *_told_apart(float(scores.probabilities[order[0]]), thresholds.review_below, 1, "%"),
+            ),
             prediction_set,
         )
     return Verdict(
         "sorted", f"Most probably {likely[0].label}, with a probability of {probabilities[0]}.", prediction_set
     )
+
+
+def _told_apart(value: float, threshold: float, num_digits: int, kind: str) -> tuple[str, str]:
+    """Two numbers that differ, with `num_digits` decimals or as many more as it takes to see it."""
+    while True:
+        shown = f"{value:.{num_digits}{kind}}", f"{threshold:.{num_digits}{kind}}"
+        if shown[0] != shown[1]:
+            return shown
+        num_digits += 1

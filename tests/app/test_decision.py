@@ -144,8 +144,19 @@ def test_equal_classes_are_ranked_as_in_the_card() -> None:
             "This does not look like clothes: the garment score is 0.125, and below 0.500 a picture counts as no "
             "garment.",
         ),
+        (
+            (0.875, 0.125, 0.0),
+            {"review_below": 0.87501},
+            "Most probably dress, but the probability is only 87.500%; below 87.501% a person should look.",
+        ),
+        (
+            (0.875, 0.125, 0.0),
+            {"garment": 0.499755859375, "garment_score": 0.5},
+            "This does not look like clothes: the garment score is 0.4998, and below 0.5000 a picture counts as no "
+            "garment.",
+        ),
     ],
-    ids=["sorted", "improbable", "two", "three", "no garment"],
+    ids=["sorted", "improbable", "two", "three", "no garment", "hardly improbable", "hardly no garment"],
 )
 def test_the_reason_is_a_sentence_with_the_numbers(
     card: Card, probabilities: tuple[float, ...], rest: dict[str, object], reason: str
