@@ -1,12 +1,12 @@
 """The images in a request body, multipart or raw, within the limits and in memory."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from app.errors import (
@@ -22,6 +22,7 @@ from app.settings import Settings
 
 FILE_FIELD = "file"
 MAX_OTHER_FIELDS = 16  # browsers' forms send a few; they are ignored
+MAX_FIELD_BYTES = 2**20  # of such a field, as in Starlette
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,12 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     if encoding.lower() != "identity":
         raise UnsupportedContentEncodingError(encoding)
     content_type = request.headers.get("Content-Type", "")
-    media_type = parse_options_header(content_type)[0].decode("latin-1")
+    media_type_bytes, options = parse_options_header(content_type)
+    media_type = media_type_bytes.decode("latin-1")
     try:
         async with asyncio.timeout(settings.body_timeout_seconds):
             if media_type == "multipart/form-data":
-                return await _read_multipart(request, settings)
+                return await _read_multipart(request, settings, options)
             # A body without a type is looked at like any other: RFC 9110, section 8.3, and httpx sends none.
             if media_type in ("", "application/octet-stream") or media_type.startswith("image/"):
                 return [Upload(None, b"".join([chunk async for chunk in _limited(request, settings)]))]
@@ -69,45 +71,98 @@ async def _limited(request: Request, settings: Settings) -> AsyncGenerator[bytes
         yield chunk
 
 
-class _StrictMultiPartParser(MultiPartParser):
-    """Starlette's parser, which takes a cut body for a whole one, with an eye on the closing boundary."""
-
-    _complete = False
-
-    def on_end(self) -> None:
-        self._complete = True
-
-    async def parse(self) -> FormData:
-        self.stream = self._to_the_end(self.stream)
-        return await super().parse()  # closes every part when the stream raises
-
-    async def _to_the_end(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        async for chunk in stream:
-            yield chunk
-        if not self._complete:
-            raise MultiPartException("it ends before its closing boundary")
-
-
-async def _read_multipart(request: Request, settings: Settings) -> list[Upload]:
-    max_images = settings.max_images_per_request
-    charset = parse_options_header(request.headers["Content-Type"])[1].get(b"charset", b"utf-8")
+async def _read_multipart(request: Request, settings: Settings, options: dict[bytes, bytes]) -> list[Upload]:
+    charset = options.get(b"charset", b"utf-8").lower()
     # RFC 7578 knows no such parameter, and some of Python's codecs raise or give characters that JSON cannot hold.
-    if charset.lower() not in (b"utf-8", b"utf8", b"us-ascii"):
+    if charset not in (b"utf-8", b"utf8", b"us-ascii"):
         raise MalformedMultipartError(f"its charset is {charset.decode('latin-1')!r}, not utf-8")
-    parser = _StrictMultiPartParser(
-        request.headers, _limited(request, settings), max_files=max_images, max_fields=MAX_OTHER_FIELDS
-    )
-    parser.spool_max_size = settings.max_upload_bytes  # never to disk: the root may be read-only
+    if b"boundary" not in options:
+        raise MalformedMultipartError("its Content-Type names no boundary")
+    parts = _Parts(charset=charset.decode(), max_files=settings.max_images_per_request)
     try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        if error.message.startswith("Too many files"):
-            raise TooManyImagesError(max_images) from error
-        raise MalformedMultipartError(error.message) from error
-    try:
-        files = [part for part in form.getlist(FILE_FIELD) if isinstance(part, UploadFile)]
-        if not files:
-            raise NoImageError
-        return [Upload(file.filename or None, await file.read()) for file in files]
-    finally:
-        await form.close()
+        parser = MultipartParser(
+            options[b"boundary"],
+            {
+                "on_part_begin": parts.begin,
+                "on_header_field": parts.add_to_header_name,
+                "on_header_value": parts.add_to_header_value,
+                "on_header_end": parts.end_header,
+                "on_headers_finished": parts.begin_content,
+                "on_part_data": parts.add_content,
+                "on_end": parts.end,
+            },
+        )
+        async for chunk in _limited(request, settings):
+            parser.write(chunk)
+    except FormParserError as error:
+        raise MalformedMultipartError(str(error)) from error
+    if not parts.complete:
+        raise MalformedMultipartError("it ends before its closing boundary")
+    if not parts.files:
+        raise NoImageError
+    return [Upload(filename, b"".join(chunks)) for filename, chunks in parts.files]
+
+
+class _Parts:
+    """Collects our field's files in memory, and minds the limits, while python_multipart's parser calls it.
+
+    Starlette's own collector writes each file through a temporary one and takes a cut body for a whole one.
+    """
+
+    def __init__(self, *, charset: str, max_files: int) -> None:
+        self.files: list[tuple[str | None, list[bytes]]] = []  # name and chunks
+        self.complete = False  # the closing boundary has come
+        self._charset = charset
+        self._max_files = max_files
+        self._num_files = self._num_other_fields = 0
+        self._header_name = self._header_value = self._disposition = b""
+        self._chunks: list[bytes] | None = None  # of the part being read, if it is one of our files
+        self._field_bytes_left: float = 0  # of the part being read; a file's are counted with the body's
+
+    def begin(self) -> None:
+        self._disposition = b""
+
+    def add_to_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def add_to_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def end_header(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = self._header_value
+        self._header_name = self._header_value = b""
+
+    def begin_content(self) -> None:
+        options = parse_options_header(self._disposition)[1]
+        self._chunks, self._field_bytes_left = None, math.inf
+        if b"name" not in options:
+            raise MalformedMultipartError("a part has no name in its Content-Disposition")
+        if b"filename" not in options:
+            self._field_bytes_left = MAX_FIELD_BYTES
+            self._num_other_fields += 1
+            if self._num_other_fields > MAX_OTHER_FIELDS:
+                raise MalformedMultipartError(f"it has more than {MAX_OTHER_FIELDS} fields that are no files")
+            return
+        self._num_files += 1
+        if self._num_files > self._max_files:
+            raise TooManyImagesError(self._max_files)
+        if self._text(options[b"name"]) == FILE_FIELD:
+            self._chunks = []
+            self.files.append((self._text(options[b"filename"]) or None, self._chunks))
+
+    def add_content(self, data: bytes, start: int, end: int) -> None:
+        self._field_bytes_left -= end - start
+        if self._field_bytes_left < 0:
+            raise MalformedMultipartError(f"a field that is no file is larger than {MAX_FIELD_BYTES} bytes")
+        if self._chunks is not None:
+            self._chunks.append(data[start:end])
+
+    def end(self) -> None:
+        self.complete = True
+
+    def _text(self, value: bytes) -> str:
+        try:
+            return value.decode(self._charset)
+        except UnicodeDecodeError:
+            return value.decode("latin-1")

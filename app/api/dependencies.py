@@ -1,4 +1,7 @@
-"""One provider and one alias for each thing that routes need; tests replace the provider."""
+"""One provider and one alias for each thing that routes need; tests replace the provider.
+
+Coroutines, though they wait for nothing: FastAPI hands each provider that is none to a thread, and waits for it.
+"""
 
 from typing import Annotated
 
@@ -10,22 +13,22 @@ from app.metrics import Metrics
 from app.settings import Settings
 
 
-def get_settings(request: Request) -> Settings:
+async def get_settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
 
-def get_store(request: Request) -> ModelStore:
+async def get_store(request: Request) -> ModelStore:
     store: ModelStore = request.app.state.store
     return store
 
 
-def get_predictor(request: Request) -> Predictor:
+async def get_predictor(request: Request) -> Predictor:
     predictor: Predictor = request.app.state.predictor
     return predictor
 
 
-def get_metrics(request: Request) -> Metrics:
+async def get_metrics(request: Request) -> Metrics:
     metrics: Metrics = request.app.state.metrics
     return metrics
 

@@ -52,13 +52,12 @@ REQUEST_BODY = {
 )
 async def predict(
     request: Request,
-    response: Response,
     settings: SettingsDependency,
     store: StoreDependency,
     predictor: PredictorDependency,
     model: Annotated[str, Query(description="Name of a model; `auto` chooses for each image.", max_length=64)] = AUTO,
     top_k: Annotated[int, Query(description="How many classes to name for each image.", ge=1, le=100)] = 3,
-) -> PredictResponse | Response:
+) -> Response:
     """Send one or many multipart parts named `file`, or the bytes of one image as the body.
 
     Answers come in the order sent. An image that cannot be read has an error in its place and does not affect the
@@ -71,12 +70,17 @@ async def predict(
     uploads = await read_uploads(request, settings)
     predicting = predictor.predict([upload.content for upload in uploads], choose=choose, top_k=top_k)
     outcomes = await _while_connected(request, predicting)
-    response.headers[SERVER_TIMING_HEADER] = _server_timing(outcomes)
     failures = [outcome for outcome in outcomes if isinstance(outcome, WardrobeError)]
     if len(failures) == len(outcomes):
         return _all_failed(request, uploads, failures)
-    return PredictResponse(
+    answer = PredictResponse(
         predictions=[_public(request, u, outcome) for u, outcome in zip(uploads, outcomes, strict=True)],
+    )
+    # Written here: FastAPI would check once more what has just been checked.
+    return Response(
+        answer.model_dump_json(),
+        headers={SERVER_TIMING_HEADER: _server_timing(outcomes)},
+        media_type="application/json",
     )
 
 
@@ -93,6 +97,8 @@ async def _while_connected(
     try:
         await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))  # until it has given back its place in the queue
             raise ClientDisconnect
         return task.result()
     finally:

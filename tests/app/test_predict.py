@@ -289,6 +289,26 @@ async def test_too_many_other_fields(client: httpx.AsyncClient, pictures: dict[s
     problem_of(response, 400, "malformed-multipart")
 
 
+async def test_a_text_field_of_a_mebibyte_is_the_largest(client: httpx.AsyncClient, pictures: dict[str, bytes]) -> None:
+    async def post(size: int) -> httpx.Response:
+        return await client.post("/predict", files=parts(pictures["Bag"]), data={"comment": "x" * size})
+
+    assert (await post(2**20)).status_code == 200
+    assert "1048576" in problem_of(await post(2**20 + 1), 400, "malformed-multipart")["detail"]
+
+
+async def test_files_of_other_fields_are_ignored_but_counted(
+    small_client: httpx.AsyncClient, pictures: dict[str, bytes]
+) -> None:
+    others = [("other", ("other.png", b"x"))]
+
+    answered = await small_client.post("/predict", files=[*parts(pictures["Bag"]), *others * 3])
+    refused = await small_client.post("/predict", files=[*parts(pictures["Bag"]), *others * 4])
+
+    assert [prediction["filename"] for prediction in answered.json()["predictions"]] == ["0.png"]
+    problem_of(refused, 413, "too-many-images")
+
+
 @pytest.mark.parametrize("filename", ["../../etc/passwd", "<script>.png", "Schuh ä.png", "靴.png", 'a"b.png'])
 async def test_a_file_name_is_only_text(client: httpx.AsyncClient, pictures: dict[str, bytes], filename: str) -> None:
     response = await client.post("/predict", files={"file": (filename, pictures["Bag"])})
@@ -579,6 +599,20 @@ async def test_every_status_of_predict_is_in_its_openapi_description(client: htt
     assert {"200", "400", "404", "408", "413", "415", "422", "429", "503"} <= set(responses)
     assert "application/problem+json" in responses["413"]["content"]
     assert "multipart/form-data" in openapi["paths"]["/predict"]["post"]["requestBody"]["content"]
+
+
+async def test_an_answer_is_what_the_openapi_description_says(
+    client: httpx.AsyncClient, pictures: dict[str, bytes]
+) -> None:
+    """The route writes it itself, past FastAPI's own check."""
+    openapi = (await client.get("/openapi.json")).json()
+    described = openapi["paths"]["/predict"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+
+    response = await client.post("/predict", files=parts(pictures["Bag"], b"broken"))
+
+    assert described == {"$ref": "#/components/schemas/PredictResponse"}
+    assert response.headers["Content-Type"] == "application/json"
+    assert PredictResponse.model_validate_json(response.content).model_dump(mode="json") == response.json()
 
 
 async def test_the_decisions_are_in_the_openapi_description(client: httpx.AsyncClient) -> None:
