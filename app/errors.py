@@ -6,6 +6,8 @@ WardrobeError
 │   ├── TooManyImagesError
 │   ├── BodyTooLargeError
 │   ├── BodyTimeoutError
+│   ├── HeadTooLargeError
+│   ├── HeadTimeoutError
 │   ├── MalformedMultipartError
 │   ├── UnsupportedMediaTypeError
 │   ├── UnsupportedContentEncodingError
@@ -63,6 +65,20 @@ class BodyTimeoutError(RequestError):
         self.timeout_seconds = timeout_seconds
 
 
+class HeadTooLargeError(RequestError):
+    def __init__(self, max_bytes: int, max_headers: int) -> None:
+        super().__init__(
+            f"The request line and headers have more than {max_bytes} bytes or {max_headers} headers. Send fewer."
+        )
+        self.max_bytes = max_bytes
+
+
+class HeadTimeoutError(RequestError):
+    def __init__(self, timeout_seconds: float) -> None:
+        super().__init__(f"The request's headers did not arrive within {timeout_seconds:g} seconds. Send it again.")
+        self.timeout_seconds = timeout_seconds
+
+
 class MalformedMultipartError(RequestError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"The multipart body cannot be parsed: {reason.rstrip('.')}. Let an HTTP library build it.")
@@ -117,12 +133,13 @@ class ImageTooLargeError(ImageError):
         found = f"The image has {size[0]}x{size[1]} pixels" if size else "The image has too many pixels"
         super().__init__(f"{found}; at most {max_pixels} are accepted. Scale it down.")
         self.max_pixels = max_pixels
+        self.size = size
 
 
 class ImageTooComplexError(ImageError):
-    def __init__(self, max_scans: int) -> None:
-        super().__init__(f"The JPEG has more than {max_scans} scans, which takes too long. Save it as a baseline JPEG.")
-        self.max_scans = max_scans
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The image is too complex to decode: {reason}. Save it as a baseline JPEG or a plain PNG.")
+        self.reason = reason
 
 
 class UndecodableImageError(ImageError):

@@ -42,7 +42,9 @@ class Settings(BaseSettings):
     engine: Literal["auto", "torchscript", "onnxruntime"] = Field(
         "auto", description="What runs the networks; `auto` measures at start-up and takes the fastest that agrees."
     )
-    body_timeout_seconds: float = Field(30.0, gt=0, description="Longest time a request body may take to arrive.")
+    body_timeout_seconds: float = Field(
+        30.0, gt=0, description="Longest time a request's headers may take to arrive, and then its body."
+    )
     predict_timeout_seconds: float = Field(30.0, gt=0, description="Longest time an accepted request may take.")
     shutdown_timeout_seconds: int = Field(25, ge=0, description="Longest time that SIGTERM waits for running requests.")
     num_threads: int = Field(

@@ -65,6 +65,19 @@ def webp_bomb(width: int = 16_383, height: int = 16_383) -> bytes:
     return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
 
 
+def jpeg_segment(marker: int, content: bytes) -> bytes:
+    """ITU-T T.81, section B.1.1.4."""
+    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+def bmp_of_runs(width: int, height: int, *, num_runs: int = 0, skip: bytes = b"") -> bytes:
+    """A run-length coded BMP of runs of one pixel, and a skip."""
+    runs = b"\1\0" * num_runs + skip
+    start = 14 + 40 + 1024
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", start + len(runs), 0, 0, start) + header + bytes(1024) + runs
+
+
 def with_bad_checksum(png: bytes, kind: bytes = b"IDAT") -> bytes:
     """Break the CRC of the first chunk of this kind."""
     start = png.index(kind)

@@ -20,7 +20,9 @@ TABLE: dict[type[errors.WardrobeError], tuple[int, str, str]] = {
     errors.NoImageError: (422, "no-image", "No image was sent"),
     errors.TooManyImagesError: (413, "too-many-images", "Too many images in one request"),
     errors.BodyTooLargeError: (413, "body-too-large", "The request body is too large"),
-    errors.BodyTimeoutError: (408, "request-timeout", "The request body took too long"),
+    errors.BodyTimeoutError: (408, "request-timeout", "The request took too long"),
+    errors.HeadTooLargeError: (431, "headers-too-large", "The request's headers are too large"),
+    errors.HeadTimeoutError: (408, "request-timeout", "The request took too long"),
     errors.MalformedMultipartError: (400, "malformed-multipart", "The multipart body is malformed"),
     errors.UnsupportedMediaTypeError: (415, "unsupported-media-type", "The request's media type is not accepted"),
     errors.UnsupportedContentEncodingError: (
@@ -34,18 +36,24 @@ TABLE: dict[type[errors.WardrobeError], tuple[int, str, str]] = {
     errors.EmptyImageError: (422, "empty-image", "The image file is empty"),
     errors.UnsupportedImageFormatError: (415, "unsupported-image-format", "The image format is not accepted"),
     errors.ImageTooLargeError: (413, "image-too-large", "The image has too many pixels"),
-    errors.ImageTooComplexError: (422, "image-too-complex", "The image takes too long to decode"),
+    errors.ImageTooComplexError: (422, "image-too-complex", "The image takes too much to decode"),
     errors.UndecodableImageError: (422, "undecodable-image", "The image cannot be decoded"),
     errors.BusyError: (429, "overloaded", "The service is busy"),
     errors.NotReadyError: (503, "not-ready", "The service is not ready"),
     InferenceError: (500, "internal-error", "Internal error"),
+}
+INVALID_PARAMETER: dict[int | str, dict[str, Any]] = {  # FastAPI would describe its own answer instead
+    422: {
+        "description": "A parameter is not valid",
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+    }
 }
 INTERNAL_ERROR_DETAIL = "The service failed. It was logged under the id in 'instance'."
 
 # The framework's own errors: 404 and 405 of the router.
 HTTP_SLUGS = {404: ("not-found", "Not found"), 405: ("method-not-allowed", "Method not allowed")}
 
-_EXTENSIONS = ("max_pixels", "max_scans", "max_bytes", "max_images", "timeout_seconds", "accepted")
+_EXTENSIONS = ("max_pixels", "max_bytes", "max_images", "timeout_seconds", "accepted")
 _CLOSE_CONNECTION = (errors.BodyTooLargeError, errors.BodyTimeoutError)  # the rest of the body is not read
 
 

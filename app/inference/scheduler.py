@@ -11,7 +11,8 @@ from functools import partial
 import numpy as np
 
 from app.artifact import Artifact, Scores
-from app.images import DecodedImage, decode
+from app.decoder import BudgetedDecoder
+from app.images import DecodedImage
 from app.metrics import Metrics
 
 NO_PIXELS = np.empty((0, 0, 3), np.uint8)
@@ -89,6 +90,7 @@ class Scheduler:
     def __init__(self, metrics: Metrics, *, num_workers: int, max_image_pixels: int) -> None:
         self._metrics = metrics
         self._max_image_pixels = max_image_pixels
+        self._decoder = BudgetedDecoder()
         self._condition = threading.Condition()
         self._orders: deque[Order] = deque()  # with pictures that nobody has taken
         self._prepared: dict[ServedModel, deque[_Prepared]] = {}
@@ -114,6 +116,7 @@ class Scheduler:
             self._condition.notify_all()
         for worker in self._workers:
             worker.join()
+        self._decoder.close()
 
     def _work(self) -> None:
         while True:
@@ -148,7 +151,7 @@ class Scheduler:
         started = time.perf_counter()
         model = None
         try:
-            image = decode(order.contents[index], max_pixels=self._max_image_pixels)
+            image = self._decoder.decode(order.contents[index], max_pixels=self._max_image_pixels)
             model = order.choose(image)
             decoded = time.perf_counter()
             tensor = model.artifact.preprocess(image.pixels)

@@ -1,0 +1,107 @@
+"""A picture costs what the budget allows and no more; what is refused leaves nothing behind."""
+
+from collections.abc import Generator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.decoder import BudgetedDecoder
+from app.errors import ImageTooComplexError, ImageTooLargeError, UndecodableImageError
+from app.images import ACCEPTED_FORMATS, DEFAULT_MAX_IMAGE_PIXELS, decode, is_cheap
+from tests.odd_files import bmp_of_runs, garment, jpeg_segment, png_chunk, save
+
+
+@pytest.fixture
+def decoder() -> Generator[BudgetedDecoder, None, None]:
+    decoder = BudgetedDecoder(max_cpu_seconds=1)
+    yield decoder
+    decoder.close()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_phones_jpeg_is_cheap(progressive: bool) -> None:
+    """Else every one would go to another process."""
+    size = (1_200, 900) if progressive else (4_032, 3_024)
+
+    assert is_cheap(save(garment(*size), "JPEG", progressive=progressive, exif=b"Exif\0\0" + bytes(60_000)))
+
+
+def test_a_thumbnail_is_cheap() -> None:
+    assert is_cheap(save(garment(28, 28), "PNG"))
+
+
+JPEG, PNG = save(garment(60, 40), "JPEG"), save(garment(60, 40), "PNG")
+DEAR_FILES = {
+    "fill bytes": JPEG[:2] + b"\xff" * 1_000 + JPEG[2:],
+    "many segments": JPEG[:2] + jpeg_segment(0xE1, b"") * 1_000 + JPEG[2:],
+    "large segments": JPEG[:2] + jpeg_segment(0xE1, bytes(60_000)) * 5 + JPEG[2:],
+    "many scans of many pixels": save(garment(2_000, 1_500), "JPEG", progressive=True),
+    "arithmetic coding": JPEG.replace(b"\xff\xc0", b"\xff\xc9"),
+    "many empty chunks": PNG[:33] + png_chunk(b"IDAT", b"") * 3_000 + PNG[33:],
+    "many colour profiles": PNG[:33] + png_chunk(b"iCCP", b"a\0\0") * 100 + PNG[33:],
+    "a giant chunk": PNG[:33] + png_chunk(b"eXIf", bytes(1_000_000)) + PNG[33:],
+    "many pixels": save(Image.new("1", (5_000, 4_000)), "PNG"),
+}
+
+
+@pytest.mark.parametrize("content", DEAR_FILES.values(), ids=DEAR_FILES.keys())
+def test_what_the_markers_do_not_prove_is_not_cheap(content: bytes) -> None:
+    assert not is_cheap(content)
+
+
+@pytest.mark.parametrize("image_format", [f for f in ACCEPTED_FORMATS if f not in ("JPEG", "PNG")])
+def test_the_other_process_gives_the_same(decoder: BudgetedDecoder, image_format: str) -> None:
+    content = save(garment(60, 40), image_format)
+
+    there, here = decoder.decode(content, max_pixels=10_000), decode(content, max_pixels=10_000)
+
+    assert not is_cheap(content)
+    np.testing.assert_array_equal(there.pixels, here.pixels)
+    assert (there.format, there.width, there.height, there.notes) == (here.format, 60, 40, here.notes)
+
+
+def test_a_process_serves_many_pictures(decoder: BudgetedDecoder) -> None:
+    """An error of one is not the end of it."""
+    good = save(garment(60, 40), "BMP")
+    decoder.decode(good, max_pixels=10_000)
+    process = decoder._idle[0]
+
+    with pytest.raises(UndecodableImageError):
+        decoder.decode(good[:-1_000], max_pixels=10_000)
+    with pytest.raises(ImageTooLargeError, match="60x40"):
+        decoder.decode(good, max_pixels=1_000)
+    decoder.decode(good, max_pixels=10_000)
+
+    assert decoder._idle == [process]
+
+
+def test_one_that_takes_too_long_is_killed(decoder: BudgetedDecoder) -> None:
+    """A run of one pixel each: Pillow reads them in Python, and more than 40 s were seen."""
+    content = bmp_of_runs(7_000, 7_000, num_runs=10_000_000)
+
+    with pytest.raises(ImageTooComplexError):
+        decoder.decode(content, max_pixels=DEFAULT_MAX_IMAGE_PIXELS)
+
+    assert decoder._idle == []
+    assert decoder.decode(save(garment(60, 40), "BMP"), max_pixels=10_000).width == 60
+
+
+def test_one_that_takes_too_much_memory_is_refused() -> None:
+    decoder = BudgetedDecoder(max_memory_bytes=100 * 2**20)
+    pixels = Image.new("RGB", (7_000, 7_000))  # 196 MB where Pillow decodes them
+
+    with pytest.raises(ImageTooComplexError):
+        decoder.decode(save(pixels, "TIFF", compression="tiff_adobe_deflate"), max_pixels=DEFAULT_MAX_IMAGE_PIXELS)
+
+    assert decoder._idle == []
+
+
+def test_close_ends_the_processes() -> None:
+    decoder = BudgetedDecoder()
+    decoder.decode(save(garment(60, 40), "BMP"), max_pixels=10_000)
+    process = decoder._idle[0]
+
+    decoder.close()
+
+    assert process._popen.returncode is not None
