@@ -2,10 +2,12 @@
 
 import signal
 import sys
+from functools import partial
 
 import uvicorn
 from pydantic import ValidationError
 
+from app.api.protocol import LimitedProtocol
 from app.logs import configure_logging
 from app.main import create_app
 from app.settings import Settings
@@ -28,6 +30,8 @@ def main() -> None:
         create_app(settings),
         host=settings.host,
         port=settings.port,
+        http=partial(LimitedProtocol, timeout_seconds=settings.body_timeout_seconds),  # type: ignore[arg-type]
+        ws="none",  # no route has it
         log_config=None,
         access_log=False,  # app.access logs each request with its id and time
         timeout_graceful_shutdown=settings.shutdown_timeout_seconds,

@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.artifact import Artifact
+
 REPOSITORY = Path(__file__).parent.parent
 START_TIMEOUT_SECONDS = 60
 STOP_TIMEOUT_SECONDS = 30
@@ -30,6 +32,20 @@ def serving(log: Path, **settings: str) -> Generator[tuple[subprocess.Popen[byte
     finally:
         process.terminate()
         process.wait(STOP_TIMEOUT_SECONDS)
+
+
+@contextmanager
+def small_service(
+    artifact: Artifact, log: Path, **settings: str
+) -> Generator[tuple[subprocess.Popen[bytes], httpx.Client], None, None]:
+    """One that serves this model alone and with one engine: ready soon, and small."""
+    models_dir = log.parent / "models"
+    model = models_dir / artifact.card.name / str(artifact.card.version)
+    model.parent.mkdir(parents=True)
+    model.symlink_to(artifact.folder, target_is_directory=True)
+    small = {"MODELS_DIR": str(models_dir), "DEFAULT_MODEL": artifact.card.name, "ENGINE": "onnxruntime"}
+    with serving(log, **small | settings) as service:
+        yield service
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:

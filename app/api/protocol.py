@@ -1,0 +1,122 @@
+"""Limits on what comes before a body: uvicorn's httptools has none, and took 16 MB of a header without an answer.
+
+h11, the other parser, has a limit of size but none of time, and is several times slower.
+"""
+
+import asyncio
+import logging
+import uuid
+from typing import Any
+
+import httptools
+from starlette.requests import Request
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from app.api import problems
+from app.api.middleware import REQUEST_ID_HEADER, REQUEST_ID_SCOPE_KEY
+from app.errors import HeadTimeoutError, HeadTooLargeError, WardrobeError
+
+MAX_HEAD_BYTES = 32 * 2**10  # twice h11's default for all of it, and four times nginx's for one line
+MAX_HEADERS = 100  # Apache's LimitRequestFields, gunicorn's limit_request_fields
+
+logger = logging.getLogger(__name__)
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """HTTP/1.1 whose request line, headers, chunk extensions and trailers end early enough."""
+
+    def __init__(self, *args: Any, timeout_seconds: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._timeout_seconds = timeout_seconds
+        self._timer: asyncio.TimerHandle | None = None  # of a head that is to come
+        self._error: WardrobeError | None = None
+        self._head_bytes = 0
+        self._unparsed_bytes = 0  # since the parser last told of anything
+        self._parsed = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._timer is None and (self.cycle is None or not self.cycle.more_body):
+            self._await_head()
+        self._parsed = False
+        super().data_received(data)
+        self._unparsed_bytes = 0 if self._parsed else self._unparsed_bytes + len(data)
+        if self._unparsed_bytes > MAX_HEAD_BYTES:
+            self._refuse(HeadTooLargeError(MAX_HEAD_BYTES, MAX_HEADERS))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:  # a trailer too
+        self._count(len(name) + len(value) + len(": \r\n"))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._stop_timer()
+        self._parsed = True
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._parsed = True
+        super().on_body(body)
+
+    def on_chunk_complete(self) -> None:
+        self._parsed = True
+
+    def send_400_response(self, msg: str) -> None:
+        """Called when a callback has raised, or the parser has."""
+        if self._error is None:
+            super().send_400_response(msg)
+        else:
+            self._refuse(self._error)
+
+    def _count(self, num_bytes: int) -> None:
+        self._parsed = True
+        self._head_bytes += num_bytes
+        if self._head_bytes > MAX_HEAD_BYTES or len(self.headers) >= MAX_HEADERS:
+            self._error = HeadTooLargeError(MAX_HEAD_BYTES, MAX_HEADERS)
+            raise httptools.HttpParserError
+
+    def _await_head(self) -> None:
+        self._timer = self.loop.call_later(self._timeout_seconds, self._on_timeout)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_timeout(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self._refuse(HeadTimeoutError(self._timeout_seconds))
+        else:  # part of the next request came before the answer to this one
+            self._await_head()
+
+    def _refuse(self, error: WardrobeError) -> None:
+        """Answer, if no other answer is on its way, and close."""
+        self._stop_timer()
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            request_id = uuid.uuid4().hex
+            problem = problems.describe(error, Request({"type": "http", REQUEST_ID_SCOPE_KEY: request_id}))
+            content = problem.model_dump_json().encode()
+            headers = (
+                f"content-type: {problems.PROBLEM_MEDIA_TYPE}\r\ncontent-length: {len(content)}\r\n"
+                f"{REQUEST_ID_HEADER.lower()}: {request_id}\r\nx-content-type-options: nosniff\r\n"
+                "connection: close\r\n\r\n"
+            )
+            self.transport.write(STATUS_LINE[problem.status] + headers.encode() + content)
+            logger.warning("request refused", extra={"status": problem.status, "request_id": request_id})
+        self.transport.close()

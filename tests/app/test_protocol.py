@@ -1,0 +1,210 @@
+"""What comes before a body, and around its chunks, ends early: over a raw socket, where no client mends it."""
+
+import json
+import socket
+import time
+from collections.abc import Generator
+from urllib.parse import urlsplit
+
+import pytest
+
+from app.api.protocol import MAX_HEAD_BYTES, MAX_HEADERS
+from app.artifact import Artifact
+from tests.process import small_service
+
+GET = b"GET /health/live HTTP/1.1\r\nHost: wardrobe\r\n"
+CHUNKED = b"POST /predict HTTP/1.1\r\nHost: wardrobe\r\nTransfer-Encoding: chunked\r\n\r\n"
+ENDLESS = b"a" * 64 * 2**20  # more than fits the buffers of both ends
+
+
+@pytest.fixture(scope="module")
+def address(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[str, int], None, None]:
+    log = tmp_path_factory.mktemp("protocol") / "log"
+    with small_service(artifact, log, BODY_TIMEOUT_SECONDS="1", MAX_UPLOAD_BYTES="100000") as (_, client):
+        url = urlsplit(str(client.base_url))
+        assert url.hostname
+        assert url.port
+        yield url.hostname, url.port
+    assert "Traceback" not in log.read_text()
+
+
+def exchange(address: tuple[str, int], *sent: bytes, pause_seconds: float = 0.0) -> tuple[int, bytes]:
+    """Send it all, or as much as is taken; status and body of the last answer, 0 where there is none."""
+    with socket.create_connection(address, timeout=30) as connection:
+        try:
+            for piece in sent:
+                connection.sendall(piece)
+                time.sleep(pause_seconds)
+        except ConnectionError:
+            pass  # it was closed before the end
+        received = b""
+        try:
+            while piece := connection.recv(65_536):
+                received += piece
+        except ConnectionError:
+            pass  # closed with unread bytes of ours on the way
+    head, _, body = received.rpartition(b"\r\n\r\n")
+    status = head[head.rfind(b"HTTP/1.1 ") :].split(b" ")
+    return int(status[1]) if len(status) > 1 else 0, body
+
+
+CLOSE = b"Connection: close\r\n\r\n"
+
+
+def headers(number: int, *, num_bytes: int = 0) -> bytes:
+    """As many headers, the last of which fills up the size."""
+    lines = b"".join(b"X-%d: a\r\n" % index for index in range(number - 1))
+    return lines + b"X-Last: " + b"a" * max(0, num_bytes - len(lines) - len(b"X-Last: \r\n")) + b"\r\n"
+
+
+NUM_OWN = 2  # Host and Connection
+OWN_BYTES = len(b"/health/live") + len(b"Host: wardrobe\r\n") + len(b"Connection: close\r\n")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [headers(MAX_HEADERS - NUM_OWN), headers(1, num_bytes=MAX_HEAD_BYTES - OWN_BYTES)],
+    ids=["as many as allowed", "as large as allowed"],
+)
+def test_headers_at_the_limit_are_taken(address: tuple[str, int], fields: bytes) -> None:
+    assert exchange(address, GET + fields + CLOSE)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [GET + headers(MAX_HEADERS - NUM_OWN + 1) + CLOSE],
+        [GET + headers(1, num_bytes=MAX_HEAD_BYTES - OWN_BYTES + 1) + CLOSE],
+        [b"GET /" + b"a" * MAX_HEAD_BYTES + b" HTTP/1.1\r\n" + CLOSE],
+    ],
+    ids=["one too many", "one byte too large", "a long path"],
+)
+def test_headers_over_the_limit_get_a_431(address: tuple[str, int], sent: list[bytes]) -> None:
+    status, body = exchange(address, *sent)
+
+    problem = json.loads(body)
+    assert (status, problem["status"], problem["type"]) == (431, 431, "urn:wardrobe:headers-too-large")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        GET + b"X-Endless: ",
+        GET + b"X-Endless-Name-",
+        b"GET /",
+        CHUNKED + b"1;extension=",
+        CHUNKED + b"1\r\na\r\n0\r\nX-Trailer: ",
+    ],
+    ids=["value", "name", "path", "chunk extension", "trailer"],
+)
+def test_what_never_ends_is_cut(address: tuple[str, int], start: bytes) -> None:
+    """A 431 where there was time to read it: with unread bytes the kernel resets the connection."""
+    assert exchange(address, start, ENDLESS)[0] in (0, 431)
+
+
+def test_trailers_count_as_headers(address: tuple[str, int]) -> None:
+    status, _ = exchange(address, CHUNKED + b"1\r\na\r\n0\r\n" + headers(MAX_HEADERS + 1) + b"\r\n")
+
+    assert status in (0, 431)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [[], [b"\r\n"] * 30, [b"GET /hea"], [GET + b"X-A: ", *[b"a"] * 30], [GET, *[b"X-B: b\r\n"] * 30]],
+    ids=["nothing", "empty lines", "cut request line", "trickling value", "trickling headers"],
+)
+def test_a_slow_head_gets_a_408(address: tuple[str, int], sent: list[bytes]) -> None:
+    """The limit is of the whole: a byte now and then does not move it."""
+    status, body = exchange(address, *sent, pause_seconds=0.1)
+
+    if body:  # the last bytes may have met a closed connection
+        assert (status, json.loads(body)["type"]) == (408, "urn:wardrobe:request-timeout")
+
+
+def test_an_idle_connection_is_told_before_it_is_closed(address: tuple[str, int]) -> None:
+    status, body = exchange(address)
+
+    assert (status, json.loads(body)["type"]) == (408, "urn:wardrobe:request-timeout")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        CHUNKED + b"5\r\nabc",
+        b"POST /predict HTTP/1.1\r\nHost: wardrobe\r\nContent-Length: 5\r\n\r\nabc",
+    ],
+    ids=["chunked", "announced"],
+)
+def test_a_slow_body_gets_a_408(address: tuple[str, int], start: bytes) -> None:
+    status, body = exchange(address, start)
+
+    assert (status, json.loads(body)["type"]) == (408, "urn:wardrobe:request-timeout")
+
+
+def test_an_endless_chunked_body_gets_a_413(address: tuple[str, int]) -> None:
+    chunks = b"%x\r\n" % 50_000 + b"a" * 50_000 + b"\r\n"
+
+    status, body = exchange(address, CHUNKED, chunks, chunks, chunks)
+
+    assert (status, json.loads(body)["type"]) == (413, "urn:wardrobe:body-too-large")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"X-A: a\r\n" * 1_000,
+        b"X-A: " + b"a" * 90_000 + b"\r\n",
+        b"X" * 90_000 + b": a\r\n",
+        b'Content-Disposition: form-data; name="file"; filename="a\r\n',
+    ],
+    ids=["many headers", "a long value", "a long name", "a broken name"],
+)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_part_headers_over_the_limits_are_the_clients_fault(
+    address: tuple[str, int], part: bytes, chunked: bool
+) -> None:
+    body = b"--b\r\n" + part + b"\r\nabc\r\n--b--\r\n"
+    length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
+    head = b"POST /predict HTTP/1.1\r\nHost: w\r\nContent-Type: multipart/form-data; boundary=b\r\n%s\r\n" % length
+
+    status, answer = exchange(
+        address, head + CLOSE + (b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if chunked else body)
+    )
+
+    assert 400 <= status < 500, answer
+    assert json.loads(answer)["status"] == status
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        CHUNKED + b"fffffffffffffffff\r\n",
+    ],
+    ids=["TLS", "HTTP/2", "two lengths", "a NUL", "a negative length", "a chunk of exabytes"],
+)
+def test_what_is_not_http_is_refused(address: tuple[str, int], sent: bytes) -> None:
+    assert 400 <= exchange(address, sent)[0] < 500
+
+
+@pytest.mark.parametrize("upgrade", [b"websocket", b"h2c"])
+def test_an_upgrade_is_not_made(address: tuple[str, int], upgrade: bytes) -> None:
+    fields = (
+        b"Upgrade: %s\r\nConnection: Upgrade, close\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: YQ==\r\n\r\n"
+    )
+
+    assert exchange(address, GET + fields % upgrade)[0] == 200
+
+
+def test_requests_in_one_piece_are_answered_in_turn(address: tuple[str, int]) -> None:
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall((GET + b"\r\n") * 3 + GET + CLOSE)
+        received = b""
+        while piece := connection.recv(65_536):
+            received += piece
+
+    assert received.count(b"HTTP/1.1 200 OK") == 4
