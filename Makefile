@@ -1,5 +1,6 @@
 # make serve     install, and serve the shipped models on http://$(HOST):$(PORT)
 # make test      install what the tests need, and run them all
+# make api-check what the API description promises, tried by schemathesis on the service that runs on http://$(HOST):$(PORT)
 # make install   only install: then .venv/bin/python -m app and .venv/bin/python -m training work
 #
 # CPU only? make serve PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -13,7 +14,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS)
 
-.PHONY: serve test lint install
+.PHONY: serve test lint api-check install
 
 serve: install
 	WARDROBE_HOST=$(HOST) WARDROBE_PORT=$(PORT) $(BIN)/python -m app
@@ -25,6 +26,12 @@ lint: $(VENV)/.tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# In an environment of its own: its pytest plug-in does not load beside pytest 9.2.
+api-check:
+	test -x $(VENV)/schemathesis/bin/schemathesis || { $(PYTHON) -m venv $(VENV)/schemathesis && \
+	$(VENV)/schemathesis/bin/python -m pip install --disable-pip-version-check --quiet "schemathesis>=4.32,<5"; }
+	$(VENV)/schemathesis/bin/schemathesis run http://$(HOST):$(PORT)/openapi.json
 
 install: $(VENV)/.installed
 

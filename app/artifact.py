@@ -219,8 +219,8 @@ class GoldenPrediction(_CardPart):
     garment_score: Share | None = None
 
 
-class Card(_CardPart):
-    """The model card, card.json."""
+class PublicCard(_CardPart):
+    """The model card as the service shows it."""
 
     schema_version: Literal[1] = 1
     name: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
@@ -237,6 +237,15 @@ class Card(_CardPart):
     training: Training
     limits: list[str]
     sha256: dict[Literal["model.pt", "model.onnx"], Sha256]
+
+    @property
+    def class_names(self) -> list[str]:
+        return [info.label for info in self.classes]
+
+
+class Card(PublicCard):
+    """The model card, card.json."""
+
     golden: list[GoldenPrediction] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -246,10 +255,6 @@ class Card(_CardPart):
         if any(len(golden.probabilities) != len(self.classes) for golden in self.golden):
             raise ValueError("golden predictions must have one probability for each of the classes")
         return self
-
-    @property
-    def class_names(self) -> list[str]:
-        return [info.label for info in self.classes]
 
 
 class Scores(NamedTuple):

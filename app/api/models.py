@@ -9,7 +9,7 @@ from fastapi import Path as PathParameter
 from app.api import problems
 from app.api.dependencies import SettingsDependency, StoreDependency
 from app.api.schemas import ModelsResponse, ModelSummary, RefusedModel, ServedCard, Serving
-from app.artifact import REPORT_NAME, Card
+from app.artifact import REPORT_NAME, PublicCard
 from app.errors import ReportNotFoundError
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -49,9 +49,8 @@ def list_models(settings: SettingsDependency, store: StoreDependency) -> ModelsR
     "/{name}",
     operation_id="get_model",
     summary="The card of the served version",
-    response_model_exclude={"golden"},
     response_model_exclude_unset=True,  # what the file says, and no defaults for what it leaves out
-    responses=problems.responses(404, 503),
+    responses=problems.responses(404, 503) | problems.INVALID_PARAMETER,
 )
 def get_model(name: NameParameter, store: StoreDependency) -> ServedCard:
     card = store.card(name)[1]
@@ -64,18 +63,17 @@ def get_model(name: NameParameter, store: StoreDependency) -> ServedCard:
         milliseconds_in_batch={size: 1000 * seconds for size, seconds in tuning.seconds_in_batch.items()},
         refused_engines=tuning.refused,
     )
-    return ServedCard(**card.model_dump(exclude_unset=True), serving=serving)
+    return ServedCard(**card.model_dump(exclude_unset=True, exclude={"golden"}), serving=serving)
 
 
 @router.get(
     "/{name}/versions/{version}",
     operation_id="get_model_version",
     summary="The card of one version",
-    response_model_exclude={"golden"},
     response_model_exclude_unset=True,  # what the file says, and no defaults for what it leaves out
-    responses=problems.responses(404, 503),
+    responses=problems.responses(404, 503) | problems.INVALID_PARAMETER,
 )
-def get_model_version(name: NameParameter, version: VersionParameter, store: StoreDependency) -> Card:
+def get_model_version(name: NameParameter, version: VersionParameter, store: StoreDependency) -> PublicCard:
     return store.card(name, version)[1]
 
 
@@ -84,7 +82,7 @@ def get_model_version(name: NameParameter, version: VersionParameter, store: Sto
     operation_id="get_model_report",
     summary="The report of the served version, a page for people",
     response_class=Response,
-    responses={200: {"content": {"text/html": {}}}, **problems.responses(404, 503)},
+    responses={200: {"content": {"text/html": {}}}, **problems.responses(404, 503), **problems.INVALID_PARAMETER},
 )
 def get_model_report(name: NameParameter, store: StoreDependency) -> Response:
     path: Path = store.card(name)[0] / REPORT_NAME

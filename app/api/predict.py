@@ -33,7 +33,9 @@ REQUEST_BODY = {
             "schema": {
                 "type": "object",
                 "required": [FILE_FIELD],
-                "properties": {FILE_FIELD: {"type": "array", "items": _BINARY, "description": "One or more images."}},
+                "properties": {
+                    FILE_FIELD: {"type": "array", "minItems": 1, "items": _BINARY, "description": "One or more images."}
+                },
             }
         },
         "image/*": {"schema": _BINARY},

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.examples import PREDICT_RESPONSE
-from app.artifact import Card, DrawerGroup, Share
+from app.artifact import DrawerGroup, PublicCard, Share
 from app.inference.decision import Decision
 
 
@@ -105,7 +105,7 @@ class Serving(_Schema):
     refused_engines: dict[str, str] = Field(description="Engines that do not agree with the card, and why.")
 
 
-class ServedCard(Card):
+class ServedCard(PublicCard):
     """The card of the served version and how it is run."""
 
     serving: Serving
