@@ -113,6 +113,7 @@ class _Process:
             case "ImageTooLargeError":
                 raise ImageTooLargeError(max_pixels, answer["size"] and tuple(answer["size"]))
             case "ImageTooComplexError":
+                self.end()  # it may be that of memory: nothing may stay
                 raise ImageTooComplexError(answer["reason"])
             case _:
                 raise UndecodableImageError(image_format)
