@@ -1,11 +1,12 @@
 """Decoding within a budget of CPU seconds and memory, whatever the file holds.
 
 Parsers of image files have ways to be slow that no header shows. Measured, each within the limits of body and pixels:
-a JPEG padded with 32 MB of 0xFF took 18 s, a PNG of empty chunks 11 s, one of colour profiles more than 60 s, a BMP of
-runs and a GIF of comments more than 40 s; HEIF, AVIF and TIFF hold whole codecs, whose streams may be larger than the
-header says. So the files that `is_cheap()` proves harmless, which nearly all JPEGs and PNGs are, are decoded in this
-process, and all others in one of their own, which the kernel kills: a thread cannot be. Sending every file there would
-cost small pictures more than decoding them does.
+a JPEG padded with 32 MB of 0xFF took 18 s of CPU, a PNG of empty chunks 11 s; a PNG of colour profiles, a BMP of runs
+and a GIF of comments did not end before a wall-clock limit on a busy machine (CPU not read); HEIF, AVIF and TIFF hold
+whole codecs, whose streams may be larger than the header says. So the files that `is_cheap()` proves harmless, which
+nearly all JPEGs and PNGs are, are decoded in this process, and all others in one of their own, which the kernel
+kills: a thread cannot be. Not every file is sent there: a thumbnail is decoded in less time than a hop to a process
+should take (reasoned, not measured).
 """
 
 import contextlib
