@@ -1,6 +1,9 @@
 """python -m app: serve with the settings of the environment until SIGTERM or Ctrl-C."""
 
+import asyncio
+import contextlib
 import signal
+import socket
 import sys
 from functools import partial
 
@@ -11,6 +14,23 @@ from app.api.protocol import LimitedProtocol
 from app.logs import configure_logging
 from app.main import create_app
 from app.settings import Settings
+
+LAST_REQUESTS_SECONDS = (
+    0.1  # chosen, not tuned: bytes that were sent before the connection was accepted are there by then
+)
+
+
+class Server(uvicorn.Server):
+    """uvicorn closes connections whose request it has not read yet, also those accepted in the very moment it stops.
+
+    So it stops listening first, reads what comes from those who were let in, and only then closes the idle ones.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(LAST_REQUESTS_SECONDS)
+        await super().shutdown(sockets)
 
 
 def main() -> None:
@@ -26,7 +46,7 @@ def main() -> None:
     # uvicorn finishes the running requests and then raises the signal again for the handler that was there before:
     # ours turns it into a clean exit instead of "killed by SIGTERM".
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.run(
+    config = uvicorn.Config(
         create_app(settings),
         host=settings.host,
         port=settings.port,
@@ -36,6 +56,11 @@ def main() -> None:
         access_log=False,  # app.access logs each request with its id and time
         timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
     )
+    server = Server(config)
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has finished by then
+        server.run()
+    if not server.started:
+        sys.exit("the service did not start")
 
 
 if __name__ == "__main__":

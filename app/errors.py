@@ -110,7 +110,7 @@ class ModelNotFoundError(RequestError):
 
 class ReportNotFoundError(RequestError):
     def __init__(self, name: str) -> None:
-        super().__init__(f"The model {name} came without a report.")
+        super().__init__(f"The model {name} has no report that can be read.")
 
 
 class ImageError(WardrobeError):

@@ -46,6 +46,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="Classifies images of clothes, says how sure it is, and describes its models.",
         version=__version__,
         lifespan=lifespan,
+        docs_url=None,  # app.api.operations has it, with a policy of its own
+        redoc_url=None,
     )
     app.state.settings = settings
     app.state.metrics = metrics

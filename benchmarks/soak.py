@@ -32,7 +32,7 @@ from tests.process import serving
 HANG_SECONDS = 60
 NUM_CLIENTS = 8
 BURST_SECONDS = 15  # between one time of more than the queue holds and the next
-BODY_TIMEOUT_SECONDS = 2
+BODY_TIMEOUT_SECONDS = 5
 SETTINGS = {
     "MAX_QUEUE_IMAGES": "64",
     "MAX_IMAGES_PER_REQUEST": "32",
@@ -72,12 +72,12 @@ def kinds() -> list[Kind]:
     good = [multipart(content, 1) for content in contents.values()]
     odd = {name: file.make() for name, file in ODD_FILES.items()}
     form = multipart(contents["400 px photo"], 16)
-    busy = frozenset({"200", "429"})
+    busy = frozenset({"200", "408", "429"})  # on a machine with much else to do, a body may not get through in time
 
     def odd_kind(name: str, content: bytes) -> Kind:
         file = ODD_FILES[name]
         # A body over the limit is refused unread: who goes on sending may find the connection closed.
-        due = {str(file.status), "429", *([CLOSED] if file.slug == "body-too-large" else [])}
+        due = {str(file.status), *busy - {"200"}, *([CLOSED] if file.slug == "body-too-large" else [])}
         request = multipart(content, 1)
         return Kind(f"odd file: {name}", 3 / len(odd), lambda: request, frozenset(due))
 
@@ -91,11 +91,11 @@ def kinds() -> list[Kind]:
         ),
         Kind("16 in a form", 0.3, lambda: form, busy),
         *(odd_kind(name, content) for name, content in odd.items()),
-        Kind("cut multipart", 0.5, lambda: _cut(good[1]), frozenset({"400", "429"})),
+        Kind("cut multipart", 0.5, lambda: _cut(good[1]), frozenset({"400", "408", "429"})),
         Kind("card", 0.5, lambda: raw("/models/wardrobe"), frozenset({"200"})),
         Kind("metrics", 0.5, lambda: raw("/metrics"), frozenset({"200"})),
-        Kind("slow body", 0.2, lambda: good[1], busy, pause_seconds=BODY_TIMEOUT_SECONDS / 2),
-        Kind("too slow body", 0.2, lambda: good[1], frozenset({"408", "429"}), pause_seconds=2 * BODY_TIMEOUT_SECONDS),
+        Kind("slow body", 0.2, lambda: good[1], busy, pause_seconds=BODY_TIMEOUT_SECONDS / 3),
+        Kind("too slow body", 0.2, lambda: good[1], frozenset({"408", "429"}), pause_seconds=3 * BODY_TIMEOUT_SECONDS),
         Kind("hangs up in the body", 1, lambda: _half(good[2]), frozenset({LEFT}), leaves=True),
         Kind("hangs up after it", 1, lambda: good[1], frozenset({LEFT}), leaves=True),
     ]
@@ -156,7 +156,7 @@ async def soak(port: int, process: psutil.Process, *, seconds: float, seed: int)
     weights = np.array([kind.weight for kind in mixed])
     rng = np.random.default_rng(seed)
     full = multipart(pictures()["400 px photo"], 32)  # two of them fill the queue
-    burst = Kind("burst of 4 x 32", 0, lambda: full, frozenset({"200", "429"}))
+    burst = Kind("burst of 4 x 32", 0, lambda: full, frozenset({"200", "408", "429"}))
     started = time.perf_counter()
     ends = started + seconds
 
@@ -219,15 +219,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with serving(log, **SETTINGS) as (process, client):
-            seen = asyncio.run(
-                soak(
-                    client.base_url.port or 80,
-                    psutil.Process(process.pid),
-                    seconds=60 * options.minutes,
-                    seed=options.seed,
-                )
-            )
-        show(seen)
+            port = client.base_url.port or 80
+            seen = asyncio.run(soak(port, psutil.Process(process.pid), seconds=60 * options.minutes, seed=options.seed))
+            show(seen)
+            process.terminate()
+            started = time.perf_counter()
+            process.wait(2 * HANG_SECONDS)
+            print(f"stopped within {time.perf_counter() - started:.1f} s")
         entries = [json.loads(line) for line in log.read_text().splitlines()]
     wrong = [*seen.wrong, *(str(entry) for entry in entries if entry["level"] not in ("INFO", "WARNING"))]
     if process.returncode != 0:

@@ -14,6 +14,13 @@ from app.metrics import Metrics
 REQUEST_ID_HEADER = "X-Request-ID"
 REQUEST_ID_SCOPE_KEY = "request_id"
 SERVER_TIMING_HEADER = "Server-Timing"  # https://www.w3.org/TR/server-timing/
+STAGES_SCOPE_KEY = "stage_seconds"  # name -> seconds, set by the route that knows them
+# Of every answer. What has a policy of its own, as pages do, keeps it; everything else is to be shown nowhere.
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 logger = logging.getLogger("app.access")
@@ -42,10 +49,10 @@ class ObserveRequests:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID_HEADER] = scope[REQUEST_ID_SCOPE_KEY]
-                headers["X-Content-Type-Options"] = "nosniff"
-                total = f"total;dur={1000 * (time.perf_counter() - started):.2f}"  # milliseconds
-                stages = headers.get(SERVER_TIMING_HEADER)
-                headers[SERVER_TIMING_HEADER] = f"{stages}, {total}" if stages else total
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                durations = {**scope.get(STAGES_SCOPE_KEY, {}), "total": time.perf_counter() - started}
+                headers[SERVER_TIMING_HEADER] = ", ".join(f"{it};dur={1000 * s:.2f}" for it, s in durations.items())
             await send(message)
 
         try:
@@ -69,6 +76,7 @@ class ObserveRequests:
                     "path": scope["path"],
                     "status": status,
                     "seconds": round(seconds, 6),
+                    **{f"{stage}_seconds": round(value, 6) for stage, value in scope.get(STAGES_SCOPE_KEY, {}).items()},
                 },
             )
             request_id.reset(token)

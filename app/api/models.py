@@ -18,7 +18,10 @@ NameParameter = Annotated[str, PathParameter(description="Name of a model.", max
 VersionParameter = Annotated[int, PathParameter(description="Version of the model.", ge=1)]
 
 # A report is one page with its style and pictures inside; whatever it holds, it may load and run nothing.
-REPORT_HEADERS = {"Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'"}
+REPORT_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+}
 
 
 @router.get("", operation_id="list_models", summary="The models that are there", responses=problems.responses(503))
@@ -63,7 +66,9 @@ def get_model(name: NameParameter, store: StoreDependency) -> ServedCard:
         milliseconds_in_batch={size: 1000 * seconds for size, seconds in tuning.seconds_in_batch.items()},
         refused_engines=tuning.refused,
     )
-    return ServedCard(**card.model_dump(exclude_unset=True, exclude={"golden"}), serving=serving)
+    shown = {name: value for name, value in card if name in PublicCard.model_fields}
+    # The card was checked when it was loaded.
+    return ServedCard.model_construct(card.model_fields_set & shown.keys() | {"serving"}, **shown, serving=serving)
 
 
 @router.get(
@@ -88,5 +93,5 @@ def get_model_report(name: NameParameter, store: StoreDependency) -> Response:
     path: Path = store.card(name)[0] / REPORT_NAME
     try:
         return Response(path.read_bytes(), media_type="text/html; charset=utf-8", headers=REPORT_HEADERS)
-    except FileNotFoundError as error:
+    except OSError as error:
         raise ReportNotFoundError(name) from error

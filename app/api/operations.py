@@ -1,6 +1,11 @@
-"""What operators' tools ask: is it alive, is it ready, how is it doing."""
+"""What operators' tools ask: is it alive, is it ready, how is it doing; and the page that describes the API."""
 
-from fastapi import APIRouter, Response
+import base64
+import hashlib
+import re
+
+from fastapi import APIRouter, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app.api import problems
@@ -8,6 +13,8 @@ from app.api.dependencies import MetricsDependency, StoreDependency
 from app.api.schemas import HealthResponse
 
 router = APIRouter(tags=["operations"])
+
+SWAGGER_UI = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"
 
 
 @router.get("/health/live", operation_id="health_live", summary="The process answers")
@@ -35,3 +42,23 @@ async def ready(store: StoreDependency) -> HealthResponse:
 )
 async def metrics(metrics: MetricsDependency) -> Response:
     return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> Response:
+    """Swagger UI, and a policy by which the page runs that and its own few lines, and asks nobody but this service."""
+    app = request.app
+    response = get_swagger_ui_html(
+        openapi_url=request.scope.get("root_path", "").rstrip("/") + app.openapi_url,
+        title=app.title,
+        swagger_js_url=f"{SWAGGER_UI}swagger-ui-bundle.js",
+        swagger_css_url=f"{SWAGGER_UI}swagger-ui.css",
+        swagger_favicon_url="data:,",
+    )
+    (script,) = re.findall(rb"<script>(.*?)</script>", bytes(response.body), flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
+    response.headers["Content-Security-Policy"] = (
+        f"default-src 'none'; script-src {SWAGGER_UI} 'sha256-{digest}'; style-src {SWAGGER_UI} 'unsafe-inline'; "
+        "img-src data:; connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    )
+    return response

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from app.api import problems
 from app.api.body import FILE_FIELD, Upload, read_uploads
 from app.api.dependencies import PredictorDependency, SettingsDependency, StoreDependency
-from app.api.middleware import SERVER_TIMING_HEADER
+from app.api.middleware import STAGES_SCOPE_KEY
 from app.api.schemas import (
     CandidatePublic,
     FailedImagePublic,
@@ -69,9 +69,11 @@ async def predict(
     label is the best guess in any case.
     """
     choose = store.chooser(model)
+    predictor.require_room()  # else the body would be read, up to its limit, only to be refused
     uploads = await read_uploads(request, settings)
     predicting = predictor.predict([upload.content for upload in uploads], choose=choose, top_k=top_k)
     outcomes = await _while_connected(request, predicting)
+    request.scope[STAGES_SCOPE_KEY] = _stage_seconds(outcomes)
     failures = [outcome for outcome in outcomes if isinstance(outcome, WardrobeError)]
     if len(failures) == len(outcomes):
         return _all_failed(request, uploads, failures)
@@ -79,11 +81,7 @@ async def predict(
         predictions=[_public(request, u, outcome) for u, outcome in zip(uploads, outcomes, strict=True)],
     )
     # Written here: FastAPI would check once more what has just been checked.
-    return Response(
-        answer.model_dump_json(),
-        headers={SERVER_TIMING_HEADER: _server_timing(outcomes)},
-        media_type="application/json",
-    )
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 async def _while_connected(
@@ -108,11 +106,10 @@ async def _while_connected(
         leaving.cancel()
 
 
-def _server_timing(outcomes: Sequence[Prediction | WardrobeError]) -> str:
-    """Milliseconds of each stage; of several images, those of the one that took longest in it."""
+def _stage_seconds(outcomes: Sequence[Prediction | WardrobeError]) -> dict[str, float]:
+    """Of several images, those of the one that took longest in a stage."""
     found = [outcome.seconds for outcome in outcomes if isinstance(outcome, Prediction)]
-    stages = found[0] if found else {}
-    return ", ".join(f"{stage};dur={1000 * max(seconds[stage] for seconds in found):.2f}" for stage in stages)
+    return {stage: max(seconds[stage] for seconds in found) for stage in (found[0] if found else {})}
 
 
 def _all_failed(request: Request, uploads: list[Upload], failures: list[WardrobeError]) -> Response:

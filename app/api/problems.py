@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app import errors
-from app.api.middleware import REQUEST_ID_HEADER, REQUEST_ID_SCOPE_KEY
+from app.api.middleware import REQUEST_ID_HEADER, REQUEST_ID_SCOPE_KEY, SECURITY_HEADERS
 from app.api.schemas import Problem
 from app.inference.predictor import InferenceError
 
@@ -129,7 +129,7 @@ async def _on_bug(request: Request, error: Exception) -> JSONResponse:
     problem = _problem(request, 500, "internal-error", "Internal error", INTERNAL_ERROR_DETAIL)
     # Sent from outside ObserveRequests, which adds these elsewhere.
     request_id = request.scope.get(REQUEST_ID_SCOPE_KEY, "")
-    return respond(problem, {REQUEST_ID_HEADER: request_id, "X-Content-Type-Options": "nosniff"})
+    return respond(problem, {REQUEST_ID_HEADER: request_id, **SECURITY_HEADERS})
 
 
 def _problem(request: Request, status: int, slug: str, title: str, detail: str, **extensions: Any) -> Problem:

@@ -52,7 +52,7 @@ class Predictor:
         self._timeout_seconds = settings.predict_timeout_seconds
         self._metrics = metrics
         self._scheduler = scheduler
-        self._num_pending = 0  # touched on the event loop only
+        self._pending: set[Order] = set()  # touched on the event loop only
 
     async def predict(
         self, contents: Sequence[bytes], *, choose: ModelChooser, top_k: int
@@ -64,11 +64,7 @@ class Predictor:
         Raises:
             BusyError: the queue has no room for all of them, or they were not done in time.
         """
-        if self._num_pending + len(contents) > self._max_queue_images:
-            raise BusyError(
-                f"{self._num_pending} images are waiting and at most {self._max_queue_images} may.",
-                self._seconds_to_drain(),
-            )
+        self.require_room(len(contents))
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
 
@@ -76,7 +72,7 @@ class Predictor:
             loop.call_soon_threadsafe(done.set)
 
         order = Order(contents, choose, tell)
-        self._num_pending += len(contents)
+        self._pending.add(order)
         self._metrics.queue_images.inc(len(contents))
         self._scheduler.submit(order)
         try:
@@ -88,12 +84,25 @@ class Predictor:
             ) from error
         finally:
             order.dropped = True
-            self._num_pending -= len(contents)
+            self._pending.remove(order)
             self._metrics.queue_images.dec(len(contents))
         return [self._answer(order.outcomes[index], top_k) for index in range(len(contents))]
 
+    def require_room(self, num_images: int = 1) -> None:
+        """Do nothing if the queue can take so many images now.
+
+        Raises:
+            BusyError: it cannot.
+        """
+        num_pending = sum(len(order.contents) for order in self._pending)
+        if num_pending + num_images > self._max_queue_images:
+            raise BusyError(
+                f"{num_pending} images are waiting and at most {self._max_queue_images} may.", self._seconds_to_drain()
+            )
+
     def _seconds_to_drain(self) -> int:
-        return max(1, math.ceil(self._num_pending * self._scheduler.seconds_per_image))
+        num_left = sum(len(order.contents) - len(order.outcomes) for order in self._pending)
+        return max(1, math.ceil(num_left * self._scheduler.seconds_per_image))
 
     def _answer(self, outcome: Classified | Failed, top_k: int) -> Prediction | WardrobeError:
         if isinstance(outcome, Failed) and isinstance(outcome.error, ImageError):

@@ -184,6 +184,43 @@ async def test_the_newest_good_version_is_served(
     assert [refused["folder"] for refused in models["refused"]] == ["fashion-mnist/10"]
 
 
+async def test_what_is_damaged_on_disk_while_it_serves_changes_no_answer(
+    settings: Settings, artifact: Artifact, pictures: dict[str, bytes], tmp_path: Path
+) -> None:
+    """A disk that goes bad, in place: weights and card are in memory. The report is not, and its route says so."""
+    folder = install(artifact, tmp_path)
+    paths = ["/models", "/models/fashion-mnist", "/models/fashion-mnist/versions/1"]
+    async with running(serving_from(tmp_path, settings)) as client:
+        await wait_for(client, "/health/ready")
+        before = [(await client.get(path)).json() for path in paths]
+        for name in ("model.pt", "model.onnx", "card.json"):
+            (folder / name).write_bytes(b"damaged")
+        (folder / "report.html").unlink()
+        (folder / "report.html").mkdir()
+        after = [(await client.get(path)).json() for path in paths]
+        report = await client.get("/models/fashion-mnist/report")
+        answer = await client.post("/predict", content=pictures["Bag"])
+
+    assert after == before
+    assert answer.json()["predictions"][0]["label"] == "Bag"
+    assert "no report that can be read" in problem_of(report, 404, "not-found")["detail"]
+
+
+async def test_a_damaged_model_does_not_keep_another_from_being_served(
+    settings: Settings, artifact: Artifact, pictures: dict[str, bytes], tmp_path: Path
+) -> None:
+    install(artifact, tmp_path)
+    (write_tiny_wardrobe(tmp_path, template=artifact.card) / "model.pt").write_bytes(b"damaged")
+    async with running(serving_from(tmp_path, settings)) as client:
+        await wait_for(client, "/health/ready")
+        models = (await client.get("/models")).json()
+        answer = await client.post("/predict", content=pictures["Bag"])
+
+    assert [it["folder"] for it in models["refused"]] == ["wardrobe/1"]
+    assert "SHA-256 of model.pt" in models["refused"][0]["reason"]
+    assert answer.json()["predictions"][0]["model"]["name"] == "fashion-mnist"
+
+
 # Not ready
 
 

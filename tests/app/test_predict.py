@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable
 
 import httpx
@@ -14,10 +15,11 @@ from app.api.examples import PREDICT_RESPONSE
 from app.api.schemas import PredictResponse
 from app.artifact import Artifact, Scores
 from app.images import decode
+from app.inference.scheduler import Order
 from app.inference.store import ModelStore
 from app.main import create_app
 from app.settings import Settings
-from tests.app.service import parts, problem_of, running, wait_for
+from tests.app.service import START_TIMEOUT_SECONDS, parts, problem_of, running, wait_for
 from tests.odd_files import garment, save
 
 BROKEN = save(garment(300, 400), "JPEG")[:3_000]
@@ -511,6 +513,61 @@ async def test_a_full_queue_answers_429_and_recovers(
     assert alive.status_code == 200
     assert [response.status_code for response in answered] == [200, 200]
     assert afterwards.status_code == 200
+
+
+def _wait_for_an_outcome(order: Order) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while not order.outcomes:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+async def test_retry_after_is_what_is_left_at_the_measured_rate(
+    settings: Settings, pictures: dict[str, bytes], gate: threading.Event
+) -> None:
+    """Two of three pictures are unanswered; the third is no picture and done with."""
+    tiny = settings.model_copy(update={"max_queue_images": 3, "max_images_per_request": 3, "max_batch_size": 1})
+    async with running(tiny) as client:
+        await wait_for(client, "/health/ready")
+        gate.clear()
+        predictor = client._transport.app.state.predictor
+        waiting = asyncio.create_task(client.post("/predict", files=parts(b"", pictures["Bag"], pictures["Dress"])))
+        await wait_for(client, "/metrics", "wardrobe_queue_images 3.0")
+        (order,) = predictor._pending
+        await asyncio.to_thread(_wait_for_an_outcome, order)
+        retry_after = []
+        for predictor._scheduler.seconds_per_image in (0.1, 2.0, 30.0):
+            refused = await client.post("/predict", content=pictures["Coat"])
+            retry_after.append(refused.headers["Retry-After"])
+        gate.set()
+        await waiting
+
+    assert retry_after == ["1", "4", "60"]
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "multipart/form-data; boundary=b"])
+async def test_while_the_queue_is_full_no_body_is_read(
+    settings: Settings, pictures: dict[str, bytes], gate: threading.Event, content_type: str
+) -> None:
+    num_chunks_read = 0
+
+    async def body() -> AsyncGenerator[bytes, None]:
+        nonlocal num_chunks_read
+        num_chunks_read += 1
+        yield bytes(10)
+
+    tiny = settings.model_copy(update={"max_queue_images": 1, "max_images_per_request": 1})
+    async with running(tiny) as client:
+        await wait_for(client, "/health/ready")
+        gate.clear()
+        waiting = asyncio.create_task(client.post("/predict", content=pictures["Bag"]))
+        await wait_for(client, "/metrics", "wardrobe_queue_images 1.0")
+        refused = await client.post("/predict", content=body(), headers={"Content-Type": content_type})
+        gate.set()
+        await waiting
+
+    problem_of(refused, 429, "overloaded")
+    assert num_chunks_read == 0
 
 
 async def test_an_answer_that_takes_too_long_is_429(

@@ -1,6 +1,7 @@
 """The scheduler: what waits goes together, orders take turns, an error stays with its picture, nothing is lost."""
 
 import threading
+import time
 from collections.abc import Callable, Generator
 from types import SimpleNamespace
 from typing import cast
@@ -204,6 +205,24 @@ def test_several_workers_run_at_once(metrics: Metrics) -> None:
 
     assert answer.levels == [20, 21]
     scheduler.close()
+
+
+def test_the_service_rate_is_measured(scheduler: Scheduler) -> None:
+    """Pictures that each take at least 50 ms of the one worker: the mean moves there from its first guess of 10 ms."""
+
+    class Slow(Reader):
+        def preprocess(self, pixels: np.ndarray) -> np.ndarray:
+            time.sleep(0.05)
+            return super().preprocess(pixels)
+
+    slow = Slow()
+    slow.opened.set()
+    model = served(slow)
+    answer = Answer([grey(level) for level in range(20, 26)], lambda image: model)
+    scheduler.submit(answer.order)
+
+    assert answer.levels == list(range(20, 26))
+    assert scheduler.seconds_per_image > 0.025
 
 
 def test_stages_and_batches_are_measured(submit: Callable[..., Answer], reader: Reader, metrics: Metrics) -> None:
