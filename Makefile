@@ -48,5 +48,5 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/.pip
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.installed
-	$(PIP_INSTALL) --editable '.[train]' --group dev
+	$(PIP_INSTALL) --editable '.[train,otel]' --group dev
 	@touch $@

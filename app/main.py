@@ -1,8 +1,11 @@
 """Wiring: settings -> metrics, model store, predictor, routes."""
 
 import asyncio
+import importlib
+import importlib.util
 import logging
-from collections.abc import AsyncGenerator
+import os
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -40,6 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         yield
         await loading
         await asyncio.to_thread(scheduler.close)
+        await asyncio.to_thread(send_last_traces)
 
     app = FastAPI(
         title="Self-sorting wardrobe",
@@ -54,11 +58,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings.api_key_sha256:
         app.add_middleware(RequireKey, key_digests=settings.api_key_sha256)
     app.add_middleware(ObserveRequests, metrics=metrics)  # outermost: it sees what is turned away
+    send_last_traces = _trace(app)
     problems.install(app)
     for module in (predict, models):
         app.include_router(module.router, responses=problems.responses(401) if settings.api_key_sha256 else None)
     app.include_router(operations.router)
     return app
+
+
+def _trace(app: FastAPI) -> Callable[[], None]:
+    """Trace requests where the standard variable says to whom; returns what sends the last of them."""
+    if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        return lambda: None
+    if importlib.util.find_spec("opentelemetry.instrumentation") is None:
+        logger.warning("no traces: OTEL_EXPORTER_OTLP_ENDPOINT is set, but the extra 'otel' is not installed")
+        return lambda: None
+    tracing = importlib.import_module("app.tracing")
+    send_last: Callable[[], None] = tracing.install(app)
+    return send_last
 
 
 async def _load(store: ModelStore) -> None:
