@@ -15,13 +15,16 @@ class RequestIdFilter(logging.Filter):
         return True
 
 
-def configure_logging(level: str) -> None:
-    """Send the logs of the service, uvicorn and warnings through one JSON handler."""
+def configure_logging(level: str, *, with_process: bool = False) -> None:
+    """Send the logs of the service, uvicorn and warnings through one JSON handler.
+
+    `with_process` says in each line which process it is from.
+    """
     handler = logging.StreamHandler()
     handler.addFilter(RequestIdFilter())
     handler.setFormatter(
         JsonFormatter(
-            "{asctime}{levelname}{name}{message}",
+            "{asctime}{levelname}{name}{message}" + ("{process}" if with_process else ""),
             style="{",
             reserved_attrs=[*RESERVED_ATTRS, "color_message"],  # uvicorn repeats each message with colours
             rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},

@@ -34,12 +34,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         store = app.state.store = ModelStore(settings)
         scheduler = Scheduler(
             metrics,
-            num_workers=settings.num_threads or available_cpus(),
+            num_workers=settings.num_threads or max(1, available_cpus() // settings.workers),
             max_image_pixels=settings.max_image_pixels,
         )
         app.state.predictor = Predictor(settings, metrics, scheduler)
         # In the background: until it is done the service is alive, says 503 and why.
         loading = asyncio.create_task(_load(store))
+        if settings.workers > 1:  # the others answer meanwhile: take no request that would get a 503
+            await asyncio.wait((loading,))
         yield
         await loading
         await asyncio.to_thread(scheduler.close)

@@ -35,7 +35,9 @@ class Settings(BaseSettings):
         description="Most pixels an image may declare, width times height.",
     )
     max_images_per_request: int = Field(128, ge=1, description="Most images in one request.")
-    max_queue_images: int = Field(256, ge=1, description="Most images accepted and not yet answered; more get a 429.")
+    max_queue_images: int = Field(
+        256, ge=1, description="Most images accepted and not yet answered, in each process; more get a 429."
+    )
     max_batch_size: int = Field(
         32, ge=1, description="Most images in one forward pass; fewer where the start-up measurement gains no more."
     )
@@ -47,8 +49,11 @@ class Settings(BaseSettings):
     )
     predict_timeout_seconds: float = Field(30.0, gt=0, description="Longest time an accepted request may take.")
     shutdown_timeout_seconds: int = Field(25, ge=0, description="Longest time that SIGTERM waits for running requests.")
+    workers: int = Field(1, ge=1, description="Processes that share the port, each with the models in its own memory.")
     num_threads: int = Field(
-        0, ge=0, description="Images worked on at a time, each on one core; 0 takes the CPU quota."
+        0,
+        ge=0,
+        description="Images that each process works on at a time, each on one core; 0 shares out the CPU quota.",
     )
     api_key_sha256: Annotated[
         tuple[Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")], ...],

@@ -6,7 +6,7 @@ import re
 
 from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.api import problems
 from app.api.dependencies import MetricsDependency, StoreDependency
@@ -41,7 +41,7 @@ async def ready(store: StoreDependency) -> HealthResponse:
     responses={200: {"content": {"text/plain": {}}}},
 )
 async def metrics(metrics: MetricsDependency) -> Response:
-    return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/docs", include_in_schema=False)
