@@ -1,11 +1,8 @@
 """python -m app: serve with the settings of the environment until SIGTERM or Ctrl-C."""
 
-import asyncio
-import contextlib
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -15,7 +12,6 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
-from uvicorn.supervisors import Multiprocess
 
 from app.api.protocol import LimitedProtocol
 from app.logs import configure_logging
@@ -23,24 +19,9 @@ from app.main import create_app
 from app.metrics import MULTIPROCESS_FOLDER_VARIABLE
 from app.settings import Settings
 
-# Chosen, not tuned: bytes that were sent before the connection was accepted are there by then.
-LAST_REQUESTS_SECONDS = 0.1
 # A worker that does not answer uvicorn for so long is killed. Its default, 5 s, is less than the imports take on a busy
 # machine, and such a worker would be started again and again (https://github.com/Kludex/uvicorn/issues/2506). Chosen.
 WORKER_HEALTHCHECK_SECONDS = 30
-
-
-class Server(uvicorn.Server):
-    """uvicorn closes connections whose request it has not read yet, also those accepted in the very moment it stops.
-
-    So it stops listening first, reads what comes from those who were let in, and only then closes the idle ones.
-    """
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for server in self.servers:
-            server.close()
-        await asyncio.sleep(LAST_REQUESTS_SECONDS)
-        await super().shutdown(sockets)
 
 
 def main() -> None:
@@ -72,25 +53,20 @@ def _serve(settings: Settings, options: dict[str, Any]) -> None:
     # uvicorn finishes the running requests and then raises the signal again for the handler that was there before:
     # ours turns it into a clean exit instead of "killed by SIGTERM".
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    server = Server(uvicorn.Config(create_app(settings), **options))
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has finished by then
-        server.run()
-    if not server.started:
-        sys.exit("the service did not start")
+    uvicorn.run(create_app(settings), **options)
 
 
 def _serve_with_workers(num_workers: int, options: dict[str, Any]) -> None:
     """Leave it to uvicorn to start the processes, to start one again that has died, and to hand on SIGTERM."""
     with tempfile.TemporaryDirectory(prefix="wardrobe-metrics-") as folder:  # empty: nothing is left of an earlier run
         os.environ[MULTIPROCESS_FOLDER_VARIABLE] = folder  # before a worker imports prometheus_client
-        config = uvicorn.Config(
+        uvicorn.run(
             f"{__package__}.__main__:{create_worker_app.__name__}",
             factory=True,
             workers=num_workers,
             timeout_worker_healthcheck=WORKER_HEALTHCHECK_SECONDS,
             **options,
         )
-        Multiprocess(config, target=Server(config).run, sockets=[config.bind_socket()]).run()
 
 
 def create_worker_app() -> FastAPI:

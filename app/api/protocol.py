@@ -1,6 +1,7 @@
-"""Limits on what comes before a body: uvicorn's httptools has none, and took 16 MB of a header without an answer.
+"""What uvicorn's HTTP protocol lacks: limits on what comes before a body, and a stop that loses no request.
 
-h11, the other parser, has a limit of size but none of time, and is several times slower.
+Its httptools parser took 16 MB of a header without an answer. h11, the other one, has a limit of size but none of time,
+and is several times slower.
 """
 
 import asyncio
@@ -18,12 +19,17 @@ from app.errors import HeadTimeoutError, HeadTooLargeError, WardrobeError
 
 MAX_HEAD_BYTES = 32 * 2**10  # twice h11's default for all of it, and four times nginx's for one line
 MAX_HEADERS = 100  # Apache's LimitRequestFields, gunicorn's limit_request_fields
+LAST_REQUEST_SECONDS = 0.1  # chosen, not tuned: what a client sent before it could know has come by then
 
 logger = logging.getLogger(__name__)
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """HTTP/1.1 whose request line, headers, chunk extensions and trailers end early enough."""
+    """HTTP/1.1 whose request line, headers, chunk extensions and trailers end early enough.
+
+    When the service stops, uvicorn closes connections whose request is on the way, also those of clients that it let in
+    a moment before. This one reads on for LAST_REQUEST_SECONDS, and answers with `Connection: close`.
+    """
 
     def __init__(self, *args: Any, timeout_seconds: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -33,6 +39,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._unparsed_bytes = 0  # since the parser last told of anything
         self._parsed = False
+        self._is_stopping = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -41,6 +48,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        self._is_stopping = True
+        self.loop.call_later(LAST_REQUEST_SECONDS, super().shutdown)
 
     def data_received(self, data: bytes) -> None:
         if self._timer is None and (self.cycle is None or not self.cycle.more_body):
@@ -67,6 +78,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._parsed = True
         super().on_headers_complete()
+        if self._is_stopping:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._parsed = True
