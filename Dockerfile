@@ -65,9 +65,12 @@ CMD ["--help"]
 FROM packages-${VARIANT} AS service
 COPY app app
 COPY models models
+# Where compose puts the volume with the items, which takes its owner from here.
+RUN install --directory --owner=10001 --group=10001 --mode=700 /data
 RUN chmod -R a+rX . && env --unset PYTHONDONTWRITEBYTECODE python -m compileall -q app
 ENV WARDROBE_HOST=0.0.0.0 \
-    WARDROBE_PORT=8000
+    WARDROBE_PORT=8000 \
+    WARDROBE_DATA_DIR=/data
 USER 10001:10001
 EXPOSE 8000
 # http.client and not urllib.request: it starts faster and takes no notice of http_proxy.

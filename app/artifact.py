@@ -22,6 +22,7 @@ TORCHSCRIPT_NAME = "model.pt"
 ONNX_NAME = "model.onnx"
 CARD_NAME = "card.json"
 REPORT_NAME = "report.html"
+EVIDENCE_OUTPUT = "evidence"  # its name in model.onnx; in model.pt it is the third output
 
 
 DrawerGroup = Literal["tops", "bottoms", "dresses", "outerwear", "footwear", "headwear", "bags", "other"]
@@ -284,6 +285,13 @@ class Engine(Protocol):
         """float32 (N, C, S, S) -> class logits (N, K) and garment logits (N,), or None where the network has none."""
         ...
 
+    def evidence(self, batch: np.ndarray) -> np.ndarray | None:
+        """float32 (N, C, S, S) -> (N, K, h, w): what each place of the picture adds to the logit, which is its mean.
+
+        None where the network has no such output.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
@@ -312,6 +320,11 @@ class Artifact:
             return [Scores(row, None) for row in probabilities]
         garment = (0.5 * (1 + np.tanh(garment_logits / 2))).tolist()  # the logistic function, without overflow
         return [Scores(row, score) for row, score in zip(probabilities, garment, strict=True)]
+
+    def evidence(self, pixels: np.ndarray) -> np.ndarray | None:
+        """uint8 (H, W, 3) -> (K, h, w), see `Engine.evidence`: of the whole picture, squeezed to a square."""
+        found = self.engine.evidence(self.preprocess(pixels)[None])
+        return None if found is None else found[0]
 
 
 def read_card(folder: Path) -> Card:

@@ -13,8 +13,19 @@ WardrobeError
 │   ├── UnsupportedContentEncodingError
 │   ├── UnauthorizedError
 │   ├── ModelNotFoundError
-│   └── ReportNotFoundError
+│   ├── ReportNotFoundError
+│   ├── NoHeatMapError
+│   ├── ItemNotFoundError
+│   ├── ItemChangedError
+│   ├── NothingToUndoError
+│   ├── UnknownLabelError
+│   ├── InvalidCursorError
+│   ├── NotAnExportError
+│   ├── CrossSiteError
+│   └── StorageOffError
 ├── ImageError                       one picture; the others in the request are answered
+│   ├── NoRoomError
+│   ├── ImportedItemError
 │   ├── EmptyImageError
 │   ├── UnsupportedImageFormatError
 │   ├── ImageTooLargeError
@@ -22,7 +33,8 @@ WardrobeError
 │   └── UndecodableImageError
 ├── ServiceError                     neither the request nor the picture is at fault
 │   ├── BusyError
-│   └── NotReadyError
+│   ├── NotReadyError
+│   └── StorageUnavailableError
 └── ArtifactError                    a folder under models/ that must not be served
 
 The text of each is a whole sentence for the person who caused it. `app.api.problems` maps each to an HTTP status.
@@ -113,8 +125,78 @@ class ReportNotFoundError(RequestError):
         super().__init__(f"The model {name} has no report that can be read.")
 
 
+class NoHeatMapError(RequestError):
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The model version {model} has no heat map: it was exported without one.")
+
+
+class ItemNotFoundError(RequestError):
+    def __init__(self, item_id: str) -> None:
+        super().__init__(f"There is no item {item_id}. It was removed, or never added.")
+
+
+class ItemChangedError(RequestError):
+    def __init__(self, item_id: str, *, seen: int, revision: int) -> None:
+        super().__init__(
+            f"Item {item_id} was changed meanwhile: its revision is {revision}, and {seen} was sent. Look at it again."
+        )
+        self.revision = revision
+
+
+class NothingToUndoError(RequestError):
+    def __init__(self, item_id: str) -> None:
+        super().__init__(f"Item {item_id} has no correction that could be taken back.")
+
+
+class UnknownLabelError(RequestError):
+    def __init__(self, label: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"The model does not know {label!r}, but {', '.join(known)}. A correction may have another label if it "
+            "names the drawer as well."
+        )
+
+
+class InvalidCursorError(RequestError):
+    def __init__(self) -> None:
+        super().__init__(
+            "The cursor is not one that this service gave for this order. Ask without it for the first page."
+        )
+
+
+class NotAnExportError(RequestError):
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"This is not an export of a wardrobe: {reason}. Send the file of GET /items/export.zip.")
+
+
+class CrossSiteError(RequestError):
+    def __init__(self, origin: str) -> None:
+        super().__init__(f"A page of another site ({origin}) may not change the wardrobe.")
+
+
+class StorageOffError(RequestError):
+    def __init__(self) -> None:
+        super().__init__(
+            "This service keeps no items: whoever runs it has not switched storage on (WARDROBE_STORAGE=on). "
+            "POST /predict classifies pictures without keeping them."
+        )
+
+
 class ImageError(WardrobeError):
-    """One picture cannot be classified."""
+    """One picture cannot be classified or kept."""
+
+
+class NoRoomError(ImageError):
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(
+            f"There is no room for the picture: all pictures together may take {max_bytes} bytes, and some of the disk "
+            "is left free. Remove items, or ask whoever runs the service for more room."
+        )
+        self.max_bytes = max_bytes
+
+
+class ImportedItemError(ImageError):
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The item was left out: {reason}.")
 
 
 class EmptyImageError(ImageError):
@@ -163,6 +245,10 @@ class BusyError(ServiceError):
 
 
 class NotReadyError(ServiceError):
+    pass
+
+
+class StorageUnavailableError(ServiceError):
     pass
 
 

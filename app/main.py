@@ -6,20 +6,22 @@ import importlib.util
 import logging
 import os
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
 from app import __version__
-from app.api import models, operations, predict, problems
+from app.api import items, models, operations, predict, problems
 from app.api.access import RequireKey
 from app.api.middleware import ObserveRequests
+from app.errors import StorageOffError, StorageUnavailableError
 from app.inference.predictor import Predictor
 from app.inference.scheduler import Scheduler
 from app.inference.store import ModelStore
 from app.inference.threads import available_cpus
 from app.metrics import Metrics
 from app.settings import Settings
+from app.store.wardrobe import Wardrobe
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +40,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             max_image_pixels=settings.max_image_pixels,
         )
         app.state.predictor = Predictor(settings, metrics, scheduler)
+        wardrobe = app.state.wardrobe = Wardrobe(settings)
         # In the background: until it is done the service is alive, says 503 and why.
         loading = asyncio.create_task(_load(store))
+        opening = asyncio.create_task(_open(wardrobe))
         if settings.workers > 1:  # the others answer meanwhile: take no request that would get a 503
             await asyncio.wait((loading,))
         yield
         await loading
+        await opening
+        await asyncio.to_thread(wardrobe.close)
         await asyncio.to_thread(scheduler.close)
         await asyncio.to_thread(send_last_traces)
 
@@ -62,7 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(ObserveRequests, metrics=metrics)  # outermost: it sees what is turned away
     send_last_traces = _trace(app)
     problems.install(app)
-    for module in (predict, models):
+    for module in (predict, items, models):
         app.include_router(module.router, responses=problems.responses(401) if settings.api_key_sha256 else None)
     app.include_router(operations.router)
     return app
@@ -86,3 +92,8 @@ async def _load(store: ModelStore) -> None:
     except Exception:  # nobody awaits this before shutdown: say it now
         logger.exception("loading the models failed")
         raise
+
+
+async def _open(wardrobe: Wardrobe) -> None:
+    with suppress(StorageOffError, StorageUnavailableError):  # logged there; each request to /items says why
+        await asyncio.to_thread(wardrobe.open)

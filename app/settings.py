@@ -4,7 +4,7 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.images import DEFAULT_MAX_IMAGE_PIXELS
@@ -62,6 +62,15 @@ class Settings(BaseSettings):
     allow_anonymous: bool = Field(
         False, description="Listen without API keys on other addresses than loopback as well."
     )
+    storage: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Keep pictures, predictions and corrections (`/items`); `auto`: unless strangers are let in.",
+    )
+    data_dir: Path = Field(Path("data/wardrobe"), description="Folder for what is kept; made when it is not there.")
+    database_url: SecretStr | None = Field(
+        None, description="`postgresql://...` for PostgreSQL; none: a SQLite file in the data folder."
+    )
+    max_stored_bytes: int = Field(20 * 2**30, ge=0, description="Most bytes of all pictures kept; more get a 507.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severity that is logged.")
 
     @field_validator("api_key_sha256", mode="before")
@@ -77,6 +86,12 @@ class Settings(BaseSettings):
                 "WARDROBE_ALLOW_ANONYMOUS=true where something else keeps strangers away"
             )
         return self
+
+    @property
+    def keeps_items(self) -> bool:
+        """A wardrobe that everybody may look into and empty has to be wanted."""
+        strangers = self.allow_anonymous and not self.api_key_sha256 and not _is_loopback(self.host)
+        return self.storage == "on" or (self.storage == "auto" and not strangers)
 
     @model_validator(mode="after")
     def _queue_holds_a_request(self) -> Self:

@@ -1,5 +1,6 @@
 """What every test may use: the shipped models, a made-up one, and ten pictures of the published test part."""
 
+import os
 import shutil
 from collections.abc import Generator
 from pathlib import Path
@@ -8,8 +9,12 @@ import pytest
 
 from app.artifact import Artifact
 from app.engines import load_artifact
+from tests.postgresql import postgresql
 from tests.process import REPOSITORY, serving
 from tests.tiny_wardrobe import write_tiny_wardrobe
+
+# Of every service that a test starts, in this process or another, unless the test gives it a folder of its own.
+os.environ["WARDROBE_STORAGE"] = "off"
 
 PICTURES_FOLDER = Path(__file__).parent / "data"
 
@@ -42,6 +47,13 @@ def two_models_dir(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory)
     shutil.copytree(artifact.folder, models_dir / "fashion-mnist" / str(artifact.card.version))
     write_tiny_wardrobe(models_dir, template=artifact.card)
     return models_dir
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Generator[str, None, None]:
+    """An empty database of a real server, where one is installed."""
+    with postgresql() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,16 @@ def test_inference_knows_no_http(path: Path) -> None:
     assert within(imports(path), "fastapi", "starlette", "uvicorn", "app.api", "app.main") == set()
 
 
+@pytest.mark.parametrize("path", modules("app/store"), ids=ids)
+def test_the_store_knows_no_http_and_no_model(path: Path) -> None:
+    assert within(imports(path), "fastapi", "starlette", "uvicorn", "app.api", "app.main", "app.inference") == set()
+
+
+@pytest.mark.parametrize("path", [*modules("app/inference"), *modules("app/engines")], ids=ids)
+def test_inference_does_not_know_what_is_kept(path: Path) -> None:
+    assert within(imports(path), "app.store", "sqlalchemy") == set()
+
+
 @pytest.mark.parametrize(
     ("name", "allowed"),
     [

@@ -1,4 +1,4 @@
-"""A made-up model `wardrobe` with two outputs, whose answers can be read off a picture's colour.
+"""A made-up model `wardrobe` with all three outputs, whose answers can be read off a picture's colour.
 
 Red is a dress, green a shirt, blue a longsleeve; the brighter, the surer. What is nearly black is no garment.
 """
@@ -40,9 +40,9 @@ class ColourReader(nn.Module):
         colour = image.float().mean(dim=(1, 2)) / 255  # (3,)
         return colour[:, None, None].expand(3, self.size_pixels, self.size_pixels)
 
-    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         colour = batch.mean(dim=(2, 3))  # (N, 3)
-        return 8 * colour, 20 * (colour.amax(dim=1) - 0.1)  # (N, 3), (N,)
+        return 8 * colour, 20 * (colour.amax(dim=1) - 0.1), 8 * batch  # (N, 3), (N,), (N, 3, S, S)
 
 
 def plain(red: int, green: int, blue: int, *, side_pixels: int = 28) -> bytes:

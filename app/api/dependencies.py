@@ -11,6 +11,7 @@ from app.inference.predictor import Predictor
 from app.inference.store import ModelStore
 from app.metrics import Metrics
 from app.settings import Settings
+from app.store.wardrobe import Wardrobe
 
 
 async def get_settings(request: Request) -> Settings:
@@ -28,6 +29,11 @@ async def get_predictor(request: Request) -> Predictor:
     return predictor
 
 
+async def get_wardrobe(request: Request) -> Wardrobe:
+    wardrobe: Wardrobe = request.app.state.wardrobe
+    return wardrobe
+
+
 async def get_metrics(request: Request) -> Metrics:
     metrics: Metrics = request.app.state.metrics
     return metrics
@@ -37,3 +43,4 @@ SettingsDependency = Annotated[Settings, Depends(get_settings)]
 StoreDependency = Annotated[ModelStore, Depends(get_store)]
 PredictorDependency = Annotated[Predictor, Depends(get_predictor)]
 MetricsDependency = Annotated[Metrics, Depends(get_metrics)]
+WardrobeDependency = Annotated[Wardrobe, Depends(get_wardrobe)]

@@ -35,3 +35,30 @@ PREDICT_RESPONSE: dict[str, Any] = {
         },
     ],
 }
+
+ITEM: dict[str, Any] = {
+    "id": "d1cb535c544652bb98b8d01d25300a6de6750821d6c60601be0f3633ad7cdf20",
+    "revision": 2,
+    "filename": "bag.png",
+    "added_at": "2026-11-25T13:49:34.233325Z",
+    "changed_at": "2026-11-25T13:50:02.120000Z",
+    "num_bytes": 448,
+    "drawer": "bags",
+    "label": "handbag",
+    "corrected": True,
+    "prediction": {key: value for key, value in PREDICT_RESPONSE["predictions"][0].items() if key != "filename"},
+    "corrections": [
+        {
+            "id": "4d1fff69-643e-458a-9ec2-df908f729f7d",
+            "label": "handbag",
+            "drawer": "bags",
+            "made_at": "2026-11-25T13:50:02.120000Z",
+            "taken_back_at": None,
+        }
+    ],
+    "urls": {
+        "picture": "/items/d1cb535c544652bb98b8d01d25300a6de6750821d6c60601be0f3633ad7cdf20/picture",
+        "thumbnail": "/items/d1cb535c544652bb98b8d01d25300a6de6750821d6c60601be0f3633ad7cdf20/thumbnail",
+        "explanation": "/items/d1cb535c544652bb98b8d01d25300a6de6750821d6c60601be0f3633ad7cdf20/explanation",
+    },
+}

@@ -1,6 +1,7 @@
 """POST /predict."""
 
 import asyncio
+import base64
 from collections.abc import Coroutine, Sequence
 from typing import Annotated, Any
 
@@ -13,14 +14,16 @@ from app.api.dependencies import PredictorDependency, SettingsDependency, StoreD
 from app.api.middleware import STAGES_SCOPE_KEY
 from app.api.schemas import (
     CandidatePublic,
+    Explanation,
     FailedImagePublic,
     ImagePublic,
     ModelReference,
     PredictionPublic,
     PredictResponse,
 )
-from app.errors import WardrobeError
-from app.inference.predictor import Prediction
+from app.errors import NoHeatMapError, UnknownLabelError, WardrobeError
+from app.inference.predictor import Prediction, Predictor
+from app.inference.scheduler import ModelChooser
 from app.inference.store import AUTO
 
 router = APIRouter(tags=["predict"])
@@ -49,6 +52,7 @@ REQUEST_BODY = {
     operation_id="predict",
     summary="Classify images of clothes",
     response_model=PredictResponse,
+    response_model_exclude_unset=True,  # an explanation only where it was asked for
     responses=problems.responses(400, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": REQUEST_BODY},
 )
@@ -59,6 +63,10 @@ async def predict(
     predictor: PredictorDependency,
     model: Annotated[str, Query(description="Name of a model; `auto` chooses for each image.", max_length=64)] = AUTO,
     top_k: Annotated[int, Query(description="How many classes to name for each image.", ge=1, le=100)] = 3,
+    explain: Annotated[bool, Query(description="Add a heat map for each image; takes twice as long.")] = False,
+    explain_label: Annotated[
+        str | None, Query(description="The class to show in it; by default the label.", max_length=100)
+    ] = None,
 ) -> Response:
     """Send one or many multipart parts named `file`, or the bytes of one image as the body.
 
@@ -72,19 +80,33 @@ async def predict(
     predictor.require_room()  # else the body would be read, up to its limit, only to be refused
     uploads = await read_uploads(request, settings)
     predicting = predictor.predict([upload.content for upload in uploads], choose=choose, top_k=top_k)
-    outcomes = await _while_connected(request, predicting)
-    request.scope[STAGES_SCOPE_KEY] = _stage_seconds(outcomes)
+    outcomes = await while_connected(request, predicting)
+    request.scope[STAGES_SCOPE_KEY] = stage_seconds(outcomes)
     failures = [outcome for outcome in outcomes if isinstance(outcome, WardrobeError)]
     if len(failures) == len(outcomes):
-        return _all_failed(request, uploads, failures)
-    answer = PredictResponse(
-        predictions=[_public(request, u, outcome) for u, outcome in zip(uploads, outcomes, strict=True)],
-    )
+        return all_failed(request, uploads, failures)
+    predictions = [_public(request, u, outcome) for u, outcome in zip(uploads, outcomes, strict=True)]
+    if explain:
+        for upload, prediction in zip(uploads, predictions, strict=True):
+            if isinstance(prediction, PredictionPublic):
+                choose_same = store.chooser(prediction.model.name)
+                prediction.explanation = await asyncio.to_thread(
+                    _explain, predictor, upload, choose_same, explain_label or prediction.label
+                )
+    answer = PredictResponse(predictions=predictions)
     # Written here: FastAPI would check once more what has just been checked.
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
 
 
-async def _while_connected(
+def _explain(predictor: Predictor, upload: Upload, choose: ModelChooser, label: str) -> Explanation:
+    try:
+        shown, png = predictor.heat_map(upload.content, choose=choose, label=label)
+    except (NoHeatMapError, UnknownLabelError) as error:
+        return Explanation(label=None, png_base64=None, reason=str(error))
+    return Explanation(label=shown, png_base64=base64.b64encode(png).decode(), reason=None)
+
+
+async def while_connected(
     request: Request, work: Coroutine[Any, Any, list[Prediction | WardrobeError]]
 ) -> list[Prediction | WardrobeError]:
     """Do the work, unless the client leaves: then cancel it.
@@ -106,20 +128,20 @@ async def _while_connected(
         leaving.cancel()
 
 
-def _stage_seconds(outcomes: Sequence[Prediction | WardrobeError]) -> dict[str, float]:
+def stage_seconds(outcomes: Sequence[Prediction | WardrobeError]) -> dict[str, float]:
     """Of several images, those of the one that took longest in a stage."""
     found = [outcome.seconds for outcome in outcomes if isinstance(outcome, Prediction)]
     return {stage: max(seconds[stage] for seconds in found) for stage in (found[0] if found else {})}
 
 
-def _all_failed(request: Request, uploads: list[Upload], failures: list[WardrobeError]) -> Response:
+def all_failed(request: Request, uploads: list[Upload], failures: list[WardrobeError]) -> Response:
     problem = problems.describe(failures[0], request)
     if len(failures) > 1:
         problem.errors = [  # type: ignore[attr-defined]  # an extension member, RFC 9457 section 3.2
             {
                 "index": index,
                 "code": problems.code(failure),
-                **_failed(request, upload, failure).model_dump(mode="json"),
+                **failed_image(request, upload, failure).model_dump(mode="json"),
             }
             for index, (upload, failure) in enumerate(zip(uploads, failures, strict=True))
         ]
@@ -130,26 +152,31 @@ def _public(
     request: Request, upload: Upload, outcome: Prediction | WardrobeError
 ) -> PredictionPublic | FailedImagePublic:
     if isinstance(outcome, WardrobeError):
-        return _failed(request, upload, outcome)
+        return failed_image(request, upload, outcome)
+    return public_prediction(upload, outcome)
+
+
+def public_prediction(upload: Upload, prediction: Prediction) -> PredictionPublic:
     candidates = [
-        CandidatePublic(label=c.info.label, group=c.info.group, probability=c.probability) for c in outcome.candidates
+        CandidatePublic(label=c.info.label, group=c.info.group, probability=c.probability)
+        for c in prediction.candidates
     ]
-    card, image, verdict = outcome.artifact.card, outcome.image, outcome.verdict
+    card, image, verdict = prediction.artifact.card, prediction.image, prediction.verdict
     prediction_set = verdict.prediction_set
     return PredictionPublic(
         filename=upload.filename,
-        model=ModelReference(name=card.name, version=card.version, digest=outcome.artifact.digest),
+        model=ModelReference(name=card.name, version=card.version, digest=prediction.artifact.digest),
         label=candidates[0].label,
         group=candidates[0].group,
         probability=candidates[0].probability,
         decision=verdict.decision,
         reason=verdict.reason,
         prediction_set=None if prediction_set is None else [info.label for info in prediction_set],
-        garment_score=outcome.garment_score,
+        garment_score=prediction.garment_score,
         top_k=candidates,
         image=ImagePublic(format=image.format, width=image.width, height=image.height, notes=list(image.notes)),
     )
 
 
-def _failed(request: Request, upload: Upload, error: WardrobeError) -> FailedImagePublic:
+def failed_image(request: Request, upload: Upload, error: WardrobeError) -> FailedImagePublic:
     return FailedImagePublic(filename=upload.filename, error=problems.describe(error, request))

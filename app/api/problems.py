@@ -33,6 +33,17 @@ TABLE: dict[type[errors.WardrobeError], tuple[int, str, str]] = {
     errors.UnauthorizedError: (401, "unauthorized", "An API key is needed"),
     errors.ModelNotFoundError: (404, "not-found", "Not found"),
     errors.ReportNotFoundError: (404, "not-found", "Not found"),
+    errors.NoHeatMapError: (404, "no-heat-map", "The model has no heat map"),
+    errors.ItemNotFoundError: (404, "not-found", "Not found"),
+    errors.ItemChangedError: (412, "changed-meanwhile", "The item was changed meanwhile"),
+    errors.NothingToUndoError: (409, "nothing-to-undo", "There is nothing to undo"),
+    errors.UnknownLabelError: (422, "unknown-label", "The label is not known"),
+    errors.InvalidCursorError: (422, "invalid-cursor", "The cursor is not valid"),
+    errors.NotAnExportError: (422, "not-an-export", "This is not an export of a wardrobe"),
+    errors.CrossSiteError: (403, "cross-site", "Pages of other sites may not change anything"),
+    errors.StorageOffError: (409, "storage-off", "Nothing is kept here"),
+    errors.NoRoomError: (507, "no-room", "There is no room for the picture"),
+    errors.ImportedItemError: (422, "item-left-out", "The item cannot be taken over"),
     errors.EmptyImageError: (422, "empty-image", "The image file is empty"),
     errors.UnsupportedImageFormatError: (415, "unsupported-image-format", "The image format is not accepted"),
     errors.ImageTooLargeError: (413, "image-too-large", "The image has too many pixels"),
@@ -40,6 +51,7 @@ TABLE: dict[type[errors.WardrobeError], tuple[int, str, str]] = {
     errors.UndecodableImageError: (422, "undecodable-image", "The image cannot be decoded"),
     errors.BusyError: (429, "overloaded", "The service is busy"),
     errors.NotReadyError: (503, "not-ready", "The service is not ready"),
+    errors.StorageUnavailableError: (503, "storage-unavailable", "Items cannot be kept now"),
     InferenceError: (500, "internal-error", "Internal error"),
 }
 INVALID_PARAMETER: dict[int | str, dict[str, Any]] = {  # FastAPI would describe its own answer instead
@@ -53,7 +65,7 @@ INTERNAL_ERROR_DETAIL = "The service failed. It was logged under the id in 'inst
 # The framework's own errors: 404 and 405 of the router.
 HTTP_SLUGS = {404: ("not-found", "Not found"), 405: ("method-not-allowed", "Method not allowed")}
 
-_EXTENSIONS = ("max_pixels", "max_bytes", "max_images", "timeout_seconds", "accepted")
+_EXTENSIONS = ("max_pixels", "max_bytes", "max_images", "timeout_seconds", "accepted", "revision")
 _CLOSE_CONNECTION = (errors.BodyTooLargeError, errors.BodyTimeoutError)  # the rest of the body is not read
 
 

@@ -36,6 +36,16 @@ class ImagePublic(_Schema):
     notes: list[str] = Field(description="What was done to read it.", examples=[["rotated by EXIF"]])
 
 
+class Explanation(_Schema):
+    """Where the model sees a class."""
+
+    label: str | None = Field(description="The class that is shown.", examples=["shirt"])
+    png_base64: str | None = Field(
+        description="RGBA, with the evidence as opacity: to be laid over the picture, stretched to its size."
+    )
+    reason: str | None = Field(description="Why there is none; else null.")
+
+
 class PredictionPublic(_Schema):
     """One classified image."""
 
@@ -62,6 +72,7 @@ class PredictionPublic(_Schema):
     )
     top_k: list[CandidatePublic] = Field(description="The most probable classes, best first.")
     image: ImagePublic
+    explanation: Explanation | None = Field(None, description="Only where it was asked for.")
 
 
 class Problem(BaseModel):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from app.artifact import ONNX_NAME, Card, InputRule
+from app.artifact import EVIDENCE_OUTPUT, ONNX_NAME, Card, InputRule
 from app.engines.recipes import RECIPES
 from app.errors import ArtifactError
 
@@ -22,6 +22,9 @@ class OnnxEngine:
         self._rule = rule
         self._recipe = RECIPES[rule.recipe]
         self._input_name = session.get_inputs()[0].name
+        outputs = [output.name for output in session.get_outputs()]
+        self._has_evidence = EVIDENCE_OUTPUT in outputs
+        self._scores = [name for name in outputs if name != EVIDENCE_OUTPUT]
 
     def preprocess(self, pixels: np.ndarray) -> np.ndarray:
         """See `Engine.preprocess`."""
@@ -30,8 +33,15 @@ class OnnxEngine:
 
     def outputs(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """See `Engine.outputs`."""
-        logits, *rest = self._session.run(None, {self._input_name: batch})
+        logits, *rest = self._session.run(self._scores, {self._input_name: batch})
         return logits, rest[0] if rest else None
+
+    def evidence(self, batch: np.ndarray) -> np.ndarray | None:
+        """See `Engine.evidence`."""
+        if not self._has_evidence:
+            return None
+        found: np.ndarray = self._session.run([EVIDENCE_OUTPUT], {self._input_name: batch})[0]
+        return found
 
 
 def load_engine(folder: Path, card: Card, *, num_threads: int | None) -> OnnxEngine:

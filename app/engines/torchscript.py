@@ -34,6 +34,12 @@ class TorchScriptEngine:
         outputs = self.module(torch.from_numpy(batch))
         return (outputs[0].numpy(), outputs[1].numpy()) if isinstance(outputs, tuple) else (outputs.numpy(), None)
 
+    @torch.inference_mode()
+    def evidence(self, batch: np.ndarray) -> np.ndarray | None:
+        """See `Engine.evidence`."""
+        outputs = self.module(torch.from_numpy(batch))
+        return outputs[2].numpy() if isinstance(outputs, tuple) and len(outputs) > 2 else None
+
 
 def load_engine(folder: Path, card: Card, *, num_threads: int | None) -> TorchScriptEngine:
     """Load model.pt onto the CPU. `num_threads` run one operation, in the whole process; None leaves that as it is.

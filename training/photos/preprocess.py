@@ -12,7 +12,7 @@ class ExportedPhotoClassifier(nn.Module):
     """The network with its preprocessing, as TorchScript takes it."""
 
     def __init__(self, network: nn.Module, *, num_classes: int, size_pixels: int) -> None:
-        """`network` maps (N, 3, S, S) to logits of at least `num_classes` outputs and a garment logit each."""
+        """`network` maps (N, 3, S, S) to logits and evidence of at least `num_classes` outputs, and a garment logit."""
         super().__init__()
         self.network = network
         self.num_classes = num_classes
@@ -20,10 +20,10 @@ class ExportedPhotoClassifier(nn.Module):
         self.mean = PIXEL_MEAN
         self.std = PIXEL_STD
 
-    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, S, S) -> logits of the answered classes (N, K), garment logit (N,)."""
-        logits, garment = self.network(batch)
-        return logits[:, : self.num_classes], garment
+    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, 3, S, S) -> of the answered classes logits (N, K), garment logit (N,) and evidence (N, K, h, w)."""
+        logits, garment, evidence = self.network(batch)
+        return logits[:, : self.num_classes], garment, evidence[:, : self.num_classes]
 
     @torch.jit.export
     def preprocess(self, image: Tensor) -> Tensor:

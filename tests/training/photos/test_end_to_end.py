@@ -20,7 +20,7 @@ import torch
 from typer.testing import CliRunner
 
 from app.artifact import Artifact, PredictionSetRule, Scores, Thresholds, read_card
-from app.engines import load_artifact
+from app.engines import EngineName, load_artifact, load_verified
 from app.images import decode
 from app.settings import Settings
 from tests.app.service import parts, running, wait_for
@@ -187,6 +187,22 @@ def test_onnx_runtime_agrees_with_torchscript(artifact: Artifact) -> None:
         assert logits.shape == (num_images, 3)
         assert logits == pytest.approx(expected_logits, abs=1e-3)
         assert garment == pytest.approx(expected_garment, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["torchscript", "onnxruntime"])
+def test_the_mean_of_a_heat_map_is_the_logit(artifact: Artifact, name: EngineName) -> None:
+    """So the map is all of the evidence for a class and nothing else."""
+    engine = load_verified(artifact.folder, artifact.card, engine=name).engine
+    batch = np.stack([artifact.preprocess(np.asarray(draw_garment("Hat", seed))) for seed in range(3)])
+    if name == "torchscript":  # which takes any size: maps of 3x3
+        batch = np.tile(batch, (1, 1, 3, 3))
+
+    evidence = engine.evidence(batch)
+
+    assert evidence is not None
+    assert evidence.shape == (3, 3, batch.shape[2] // 32, batch.shape[3] // 32)
+    assert evidence.mean((2, 3)) == pytest.approx(engine.outputs(batch)[0], abs=1e-4)
+    assert name == "onnxruntime" or evidence.std((2, 3)).min() > 0
 
 
 def test_preprocess_squeezes_the_whole_picture(artifact: Artifact) -> None:

@@ -1,0 +1,521 @@
+"""/items: the wardrobe itself."""
+
+import asyncio
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import IO, Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import Path as PathParameter
+from fastapi.responses import StreamingResponse
+
+from app.api import problems
+from app.api.body import Upload, read_uploads
+from app.api.dependencies import PredictorDependency, SettingsDependency, StoreDependency, WardrobeDependency
+from app.api.item_schemas import (
+    AddedItem,
+    AddResponse,
+    ChangedItem,
+    ChangeRequest,
+    ChangeResponse,
+    CorrectionPublic,
+    DeletedItem,
+    DeleteRequest,
+    DeleteResponse,
+    FailedImport,
+    FailedItem,
+    ImportResponse,
+    ItemChange,
+    ItemPublic,
+    ItemsPage,
+    ItemUrls,
+    KeptPrediction,
+)
+from app.api.middleware import STAGES_SCOPE_KEY
+from app.api.predict import (
+    REQUEST_BODY,
+    all_failed,
+    failed_image,
+    public_prediction,
+    stage_seconds,
+    while_connected,
+)
+from app.api.schemas import FailedImagePublic, Problem
+from app.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
+    CrossSiteError,
+    InvalidCursorError,
+    ItemChangedError,
+    WardrobeError,
+)
+from app.images import sniff_format
+from app.inference.predictor import Prediction
+from app.inference.store import AUTO
+from app.settings import Settings
+from app.store.tables import Drawer, Item
+from app.store.transfer import export_csv, export_zip, import_zip
+from app.store.wardrobe import Added, Change, Filter, NewItem, SortKey, Wardrobe
+
+MAX_CLASSES = 1_000_000  # all of them: a correction to any class finds its drawer
+SPOOL_PIECE_BYTES = 2**20
+IMPORT_OVERHEAD_BYTES = 64 * 2**20  # of names and lines, beside the pictures; chosen, not tuned
+MEDIA_TYPES = {
+    image_format: f"image/{image_format.lower()}"
+    for image_format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+} | {"HEIF": "image/heic"}
+# An id names the bytes, so they never change; a day, because what is removed should not stay in caches for ever.
+PICTURE_HEADERS = {
+    "Cache-Control": "private, max-age=86400, immutable",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def refuse_other_sites(request: Request) -> None:
+    """Pages of other sites can send a browser's requests here, to loopback too: they may change nothing.
+
+    The rule of Go's net/http.CrossOriginProtection: Sec-Fetch-Site where the browser sends it, else Origin against
+    Host; a client that is no browser sends neither.
+
+    Raises:
+        CrossSiteError: a page of another site asks for a change.
+    """
+    if request.method in ("GET", "HEAD"):
+        return
+    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        if site not in ("same-origin", "none"):
+            raise CrossSiteError(origin or site)
+    elif origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
+        raise CrossSiteError(origin)
+
+
+router = APIRouter(
+    prefix="/items",
+    tags=["items"],
+    dependencies=[Depends(refuse_other_sites)],
+    responses=problems.responses(403, 409, 422, 503),
+)
+
+IdParameter = Annotated[str, PathParameter(description="Of the item.", pattern="^[0-9a-f]{64}$")]
+IfMatch = Annotated[
+    str | None,
+    Header(pattern=r'^("[0-9]{1,9}"|\*)$', description='The ETag that was seen, `"3"`; without it, whatever it is.'),
+]
+ModelQuery = Annotated[str, Query(description="Name of a model; `auto` chooses for each image.", max_length=64)]
+
+
+def chosen_items(
+    drawer: Annotated[list[Drawer] | None, Query(description="One or many.", max_length=16)] = None,
+    label: Annotated[list[str] | None, Query(description="One or many.", max_length=100)] = None,
+    corrected: Annotated[bool | None, Query(description="Whether a correction stands.")] = None,
+    q: Annotated[
+        str, Query(max_length=200, description="Words that are all in file name, label or drawer, in any case.")
+    ] = "",
+) -> Filter:
+    return Filter(
+        drawer or (), [text.replace("\x00", "") for text in label or ()], corrected, q.replace("\x00", "").split()
+    )
+
+
+FilterDependency = Annotated[Filter, Depends(chosen_items)]
+
+
+@router.post(
+    "",
+    operation_id="add_items",
+    summary="Add pictures",
+    status_code=201,
+    response_model=AddResponse,
+    responses={
+        200: {"model": AddResponse, "description": "All of them were there already"},
+        **problems.responses(400, 404, 408, 413, 415, 422, 429, 503, 507),
+    },
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+async def add_items(
+    request: Request,
+    response: Response,
+    settings: SettingsDependency,
+    store: StoreDependency,
+    predictor: PredictorDependency,
+    wardrobe: WardrobeDependency,
+    model: ModelQuery = AUTO,
+) -> AddResponse | Response:
+    """Send pictures as for /predict; each is classified and kept as it is.
+
+    The same bytes again give the item that is there, as it is, with `duplicate` set. A picture that cannot be read or
+    kept has an error in its place; if that holds for all, the answer has the first one's status.
+    """
+    await asyncio.to_thread(wardrobe.open)
+    choose = store.chooser(model)
+    predictor.require_room()  # else the body would be read, up to its limit, only to be refused
+    uploads = await read_uploads(request, settings)
+    ids = await asyncio.to_thread(_digests, uploads)
+    present = await asyncio.to_thread(wardrobe.find, ids)
+    fresh: dict[str, Upload] = {}
+    for item_id, upload in zip(ids, uploads, strict=True):
+        if item_id not in present:
+            fresh.setdefault(item_id, upload)
+    predictions: dict[str, Prediction | WardrobeError] = {}
+    if fresh:
+        contents = [upload.content for upload in fresh.values()]
+        predicting = predictor.predict(contents, choose=choose, top_k=MAX_CLASSES)
+        predictions = dict(zip(fresh, await while_connected(request, predicting), strict=True))
+        request.scope[STAGES_SCOPE_KEY] = stage_seconds(list(predictions.values()))
+    new_items = [
+        NewItem(item_id, upload.filename, upload.content, _kept(upload, prediction))
+        for item_id, upload in fresh.items()
+        if isinstance(prediction := predictions[item_id], Prediction)
+    ]
+    outcomes: dict[str, Added | WardrobeError] = {
+        item_id: Added(item, is_new=False) for item_id, item in present.items()
+    }
+    outcomes |= {i: outcome for i, outcome in predictions.items() if isinstance(outcome, WardrobeError)}
+    outcomes |= await asyncio.to_thread(wardrobe.add, new_items)
+
+    failures = [outcome for item_id in ids if isinstance(outcome := outcomes[item_id], WardrobeError)]
+    if len(failures) == len(uploads):
+        return all_failed(request, uploads, failures)
+    entries: list[AddedItem | FailedImagePublic] = []
+    seen: set[str] = set()
+    for item_id, upload in zip(ids, uploads, strict=True):
+        outcome = outcomes[item_id]
+        if isinstance(outcome, WardrobeError):
+            entries.append(failed_image(request, upload, outcome))
+            continue
+        duplicate = item_id in seen or not outcome.is_new
+        seen.add(item_id)
+        entries.append(AddedItem(filename=upload.filename, duplicate=duplicate, item=public_item(outcome.item)))
+    if all(isinstance(entry, FailedImagePublic) or entry.duplicate for entry in entries):
+        response.status_code = 200
+    return AddResponse(items=entries)
+
+
+@router.get("", operation_id="list_items", summary="Items, page by page")
+def list_items(
+    wardrobe: WardrobeDependency,
+    chosen: FilterDependency,
+    sort: Annotated[
+        str,
+        Query(
+            pattern="^-?(added|changed|label|filename|probability)$",
+            description="`added`, `changed`, `label`, `filename` or `probability`; `-` in front turns it.",
+        ),
+    ] = "-added",
+    limit: Annotated[int, Query(ge=1, le=500, description="Most items of the page.")] = 100,
+    cursor: Annotated[str | None, Query(max_length=2000, description="`next` of the page before.")] = None,
+) -> ItemsPage:
+    """What is added or removed meanwhile moves nothing to another page."""
+    key: SortKey = sort.removeprefix("-")  # type: ignore[assignment]  # the pattern allows these only
+    after = None if cursor is None else _read_cursor(cursor, key)
+    page = wardrobe.page(chosen, sort=key, descending=sort.startswith("-"), limit=limit, after=after)
+    return ItemsPage(
+        items=[public_item(item) for item in page.items],
+        next=None if page.next is None else _write_cursor(*page.next),
+        total=page.num_matching,
+        drawers=page.drawers,
+    )
+
+
+@router.patch("", operation_id="change_items", summary="Correct many items, or take corrections back")
+def change_items(request: Request, wardrobe: WardrobeDependency, wanted: ChangeRequest) -> ChangeResponse:
+    """Each item is changed or says why not; a revision that is not the present one is such a reason."""
+    seen = [(item.id, item.revision) for item in wanted.items]
+    outcomes = wardrobe.change(seen, _change(wanted.change))
+    return ChangeResponse(
+        items=[
+            FailedItem(id=item_id, error=_describe(request, wardrobe, item_id, outcome))
+            if isinstance(outcome, WardrobeError)
+            else ChangedItem(id=item_id, item=public_item(outcome))
+            for (item_id, _), outcome in zip(seen, outcomes, strict=True)
+        ]
+    )
+
+
+@router.post("/delete", operation_id="delete_items", summary="Remove many items for good")
+def delete_items(request: Request, wardrobe: WardrobeDependency, wanted: DeleteRequest) -> DeleteResponse:
+    """A POST, because proxies drop the body of a DELETE."""
+    seen = [(item.id, item.revision) for item in wanted.items]
+    return DeleteResponse(
+        items=[
+            FailedItem(id=item_id, error=_describe(request, wardrobe, item_id, outcome))
+            if isinstance(outcome, WardrobeError)
+            else DeletedItem(id=item_id)
+            for (item_id, _), outcome in zip(seen, wardrobe.delete(seen), strict=True)
+        ]
+    )
+
+
+@router.get(
+    "/export.csv",
+    operation_id="export_csv",
+    summary="Items as a table for people",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/csv": {}}}},
+)
+def get_csv(wardrobe: WardrobeDependency, chosen: FilterDependency) -> StreamingResponse:
+    wardrobe.open()
+    return StreamingResponse(
+        export_csv(wardrobe.walk(chosen)), media_type="text/csv; charset=utf-8", headers=_attachment("csv")
+    )
+
+
+@router.get(
+    "/export.zip",
+    operation_id="export_zip",
+    summary="Items with their pictures, to keep or to move",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/zip": {}}}},
+)
+def get_zip(wardrobe: WardrobeDependency, chosen: FilterDependency) -> StreamingResponse:
+    wardrobe.open()
+    return StreamingResponse(export_zip(wardrobe, chosen), media_type="application/zip", headers=_attachment("zip"))
+
+
+@router.post(
+    "/import",
+    operation_id="import_items",
+    summary="Take over an exported wardrobe",
+    responses=problems.responses(408, 413, 507),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def import_items(request: Request, settings: SettingsDependency, wardrobe: WardrobeDependency) -> ImportResponse:
+    """Send the file of /items/export.zip. Nothing that is here is overwritten; twice is the same as once."""
+    file = await asyncio.to_thread(wardrobe.spool)
+    with file:
+        await _read_into(file, request, settings, wardrobe)
+        imported = await asyncio.to_thread(
+            import_zip,
+            wardrobe,
+            file,
+            parse_prediction=_parse_prediction,
+            max_picture_bytes=settings.max_upload_bytes,
+        )
+    return ImportResponse(
+        added=imported.added,
+        merged=imported.merged,
+        unchanged=imported.unchanged,
+        failed=[FailedImport(name=name, error=problems.describe(error, request)) for name, error in imported.failed],
+    )
+
+
+@router.get("/{item_id}", operation_id="get_item", summary="One item", responses=problems.responses(404))
+def get_item(response: Response, wardrobe: WardrobeDependency, item_id: IdParameter) -> ItemPublic:
+    return _with_etag(response, wardrobe.get(item_id))
+
+
+@router.patch(
+    "/{item_id}",
+    operation_id="change_item",
+    summary="Correct an item, or take a correction back",
+    response_model=ItemPublic,
+    responses=problems.responses(404, 412),
+)
+def change_item(
+    request: Request,
+    response: Response,
+    wardrobe: WardrobeDependency,
+    item_id: IdParameter,
+    change: ItemChange,
+    if_match: IfMatch = None,
+) -> ItemPublic | Response:
+    """The model's prediction stays as it is beside the corrections, each of which can be taken back."""
+    outcome = wardrobe.change([(item_id, _revision(if_match))], _change(change))[0]
+    if isinstance(outcome, WardrobeError):
+        return _respond(request, wardrobe, item_id, outcome)
+    return _with_etag(response, outcome)
+
+
+@router.delete(
+    "/{item_id}",
+    operation_id="delete_item",
+    summary="Remove an item for good",
+    status_code=204,
+    response_class=Response,
+    responses=problems.responses(404, 412),
+)
+def delete_item(
+    request: Request, wardrobe: WardrobeDependency, item_id: IdParameter, if_match: IfMatch = None
+) -> Response:
+    """Its picture, thumbnails, prediction and corrections are gone."""
+    outcome = wardrobe.delete([(item_id, _revision(if_match))])[0]
+    if isinstance(outcome, WardrobeError):
+        return _respond(request, wardrobe, item_id, outcome)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/{item_id}/picture",
+    operation_id="get_picture",
+    summary="The picture, as it was sent",
+    response_class=Response,
+    responses={
+        200: {"content": {"image/*": {}}},
+        304: {"description": "The copy is still right"},
+        **problems.responses(404),
+    },
+)
+def get_picture(
+    wardrobe: WardrobeDependency, item_id: IdParameter, if_none_match: Annotated[str | None, Header()] = None
+) -> Response:
+    headers = PICTURE_HEADERS | {"ETag": f'"{item_id}"'}
+    content = wardrobe.picture(item_id)
+    if if_none_match == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=MEDIA_TYPES.get(sniff_format(content) or ""), headers=headers)
+
+
+@router.get(
+    "/{item_id}/thumbnail",
+    operation_id="get_thumbnail",
+    summary="The picture, small and upright",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}, **problems.responses(404)},
+)
+def get_thumbnail(
+    wardrobe: WardrobeDependency,
+    item_id: IdParameter,
+    size: Annotated[Literal["160", "320", "960"], Query(description="Longest side, in pixels.")] = "320",
+) -> Response:
+    """A JPEG, whatever the picture's format is."""
+    thumbnail = wardrobe.thumbnail(item_id, size_pixels=int(size))
+    return Response(thumbnail, media_type="image/jpeg", headers=PICTURE_HEADERS)
+
+
+@router.get(
+    "/{item_id}/explanation",
+    operation_id="get_explanation",
+    summary="Where the model sees a class in the picture",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}}, **problems.responses(404)},
+)
+def get_explanation(
+    predictor: PredictorDependency,
+    store: StoreDependency,
+    wardrobe: WardrobeDependency,
+    item_id: IdParameter,
+    label: Annotated[str | None, Query(description="A class; by default the predicted one.", max_length=100)] = None,
+) -> Response:
+    """A PNG to lay over the picture, of the version that is served now of the model that classified it."""
+    choose = store.chooser(wardrobe.get(item_id).prediction["model"]["name"])
+    content = wardrobe.picture(item_id)
+    _, png = predictor.heat_map(content, choose=choose, label=label)
+    return Response(png, media_type="image/png", headers=PICTURE_HEADERS | {"Cache-Control": "private, no-cache"})
+
+
+def public_item(item: Item) -> ItemPublic:
+    return ItemPublic(
+        id=item.id,
+        revision=item.revision,
+        filename=item.filename,
+        added_at=item.added_at,
+        changed_at=item.changed_at,
+        num_bytes=item.num_bytes,
+        drawer=item.drawer,
+        label=item.label,
+        corrected=item.corrected,
+        prediction=KeptPrediction.model_validate(item.prediction),
+        corrections=[
+            CorrectionPublic(
+                id=correction.id,
+                label=correction.label,
+                drawer=correction.drawer,
+                made_at=correction.made_at,
+                taken_back_at=correction.taken_back_at,
+            )
+            for correction in item.corrections
+        ],
+        urls=ItemUrls(
+            **{part: f"/items/{item.id}/{part}" for part in ("picture", "thumbnail", "explanation")},
+        ),
+    )
+
+
+def _digests(uploads: Sequence[Upload]) -> list[str]:
+    return [hashlib.sha256(upload.content).hexdigest() for upload in uploads]
+
+
+def _parse_prediction(prediction: dict[str, Any]) -> dict[str, Any]:
+    return KeptPrediction.model_validate(prediction).model_dump(mode="json")
+
+
+def _kept(upload: Upload, prediction: Prediction) -> dict[str, Any]:
+    return public_prediction(upload, prediction).model_dump(mode="json", exclude={"filename", "explanation"})
+
+
+def _change(change: ItemChange) -> Change:
+    return Change(label=change.label, drawer=change.drawer, undo=change.undo)
+
+
+def _revision(if_match: str | None) -> int | None:
+    return None if if_match in (None, "*") else int(if_match.strip('"'))
+
+
+def _with_etag(response: Response, item: Item) -> ItemPublic:
+    response.headers["ETag"] = f'"{item.revision}"'
+    return public_item(item)
+
+
+def _describe(request: Request, wardrobe: Wardrobe, item_id: str, error: WardrobeError) -> Problem:
+    """With the item as it is now, where it is not as the sender saw it."""
+    problem = problems.describe(error, request)
+    if isinstance(error, ItemChangedError):
+        present = wardrobe.find([item_id]).get(item_id)
+        problem.item = present and public_item(present).model_dump(mode="json")  # type: ignore[attr-defined]
+    return problem
+
+
+def _respond(request: Request, wardrobe: Wardrobe, item_id: str, error: WardrobeError) -> Response:
+    return problems.respond(_describe(request, wardrobe, item_id, error))
+
+
+def _write_cursor(value: Any, item_id: str) -> str:
+    shown = value.isoformat() if isinstance(value, datetime) else value
+    return base64.urlsafe_b64encode(json.dumps([shown, item_id]).encode()).decode()
+
+
+def _read_cursor(cursor: str, sort: SortKey) -> tuple[Any, str]:
+    try:
+        value, item_id = json.loads(base64.urlsafe_b64decode(cursor))
+        if sort in ("added", "changed"):
+            return datetime.fromisoformat(value).astimezone(UTC), str(item_id)
+        return (float(value) if sort == "probability" else str(value)), str(item_id)
+    except (TypeError, ValueError) as error:  # no base64, no JSON, no pair, or the value of another order
+        raise InvalidCursorError from error
+
+
+def _attachment(suffix: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="wardrobe-{datetime.now(UTC):%Y-%m-%d}.{suffix}"'}
+
+
+async def _read_into(file: IO[bytes], request: Request, settings: Settings, wardrobe: Wardrobe) -> None:
+    """Stream the body to disk; it may take as long as it likes if it goes on arriving."""
+    max_bytes = settings.max_stored_bytes + IMPORT_OVERHEAD_BYTES
+    num_bytes, pieces = 0, bytearray()
+    stream = request.stream()
+    try:
+        while True:
+            async with asyncio.timeout(settings.body_timeout_seconds):
+                piece = await anext(stream, None)
+            num_bytes += len(piece or b"")
+            if num_bytes > max_bytes:
+                raise BodyTooLargeError(max_bytes)
+            pieces += piece or b""
+            if piece is None or len(pieces) >= SPOOL_PIECE_BYTES:
+                await asyncio.to_thread(wardrobe.write_to_spool, file, bytes(pieces))
+                pieces.clear()
+            if piece is None:
+                return
+    except TimeoutError as error:
+        raise BodyTimeoutError(settings.body_timeout_seconds) from error
