@@ -64,12 +64,18 @@ def test_inference_does_not_know_what_is_kept(path: Path) -> None:
         ("artifact", {"app.errors", "app.images"}),
         ("metrics", set()),
         ("settings", {"app.images"}),
+        ("client", {"app.errors", "app.api.schemas"}),
     ],
 )
 def test_the_lowest_modules_import_only_what_is_below(name: str, allowed: set[str]) -> None:
     imported = within(imports(REPOSITORY / "app" / f"{name}.py"), "app", "training")
 
     assert imported - within(imported, *allowed) == set()
+
+
+@pytest.mark.parametrize("path", [path for path in modules("app") if path.parent.name != "cli"], ids=ids)
+def test_only_the_module_that_is_run_knows_the_command_line(path: Path) -> None:
+    assert not within(imports(path), "app.cli", "typer", "rich") or path.name == "__main__.py"
 
 
 @pytest.mark.parametrize("path", modules("training"), ids=ids)

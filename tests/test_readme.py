@@ -2,15 +2,19 @@
 
 import json
 import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from app.api.examples import PREDICT_RESPONSE
 from app.artifact import Card, Metrics, RefusalMetrics, read_card
+from app.cli.commands import cli
 from app.metrics import Metrics as ServiceMetrics
 from app.settings import Settings
 from tests.process import serving
@@ -161,6 +165,26 @@ def test_the_example_in_the_api_description_is_the_answer_in_the_readme() -> Non
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"^\$ make ([a-z-]+)", README, flags=re.MULTILINE))))
 def test_a_make_target_of_the_readme_exists(target: str) -> None:
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, check=True)
+
+
+def test_every_wardrobe_command_of_the_readme_is_understood() -> None:
+    """Parsed with all its options; nothing is run."""
+    commands = [shlex.split(line) for line in re.findall(r"^\$ wardrobe (.+)$", README, flags=re.MULTILINE)]
+    group = typer.main.get_command(cli)
+
+    assert len(commands) == 6
+    for name, *arguments in commands:
+        existing = [str(ROOT) if word.startswith("~") else word for word in arguments]
+        group.commands[name].make_context(name, existing)
+
+
+def test_the_readmes_python_prints_what_the_service_says(service_url: str) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    code = code.replace("http://127.0.0.1:8000", service_url)
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "bag.png Bag sorted\nankle-boot.png Ankle boot sorted\n"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,220 @@
+"""Sort pictures of clothes: serve the classifier, or use it on files and folders.
+
+What a command needs is imported inside it: `serve` does without a command line's packages and `--help` without models.
+"""
+
+import asyncio
+import importlib.util
+import json
+import os
+import sys
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from app.errors import WardrobeError
+
+if TYPE_CHECKING:
+    from app.cli.classify import Classifier
+    from app.cli.results import Row
+
+cli = typer.Typer(
+    help=__doc__.split("\n", maxsplit=1)[0],
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+BESIDE_THE_PACKAGE = Path(__file__).parents[2] / "models"  # in a clone, wherever the command is given
+
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help="Ask the service at this address, for instance http://127.0.0.1:8000; default: in this process, on all "
+        "cores.",
+    ),
+]
+KeyOption = Annotated[
+    str | None, typer.Option("--api-key", envvar="WARDROBE_API_KEY", help="The service's API key, where it wants one.")
+]
+ModelOption = Annotated[str, typer.Option("--model", help="Name of a model; auto chooses for each picture.")]
+ModelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--models",
+        envvar="WARDROBE_MODELS_DIR",
+        help="Folder with the models. Default: ./models, else the one of the clone that this command is from.",
+    ),
+]
+
+
+@cli.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: $WARDROBE_HOST, 127.0.0.1.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0 takes a free one. Default: $WARDROBE_PORT, 8000.")
+    ] = None,
+) -> None:
+    """Serve with the settings of the environment until Ctrl-C; `python -m app` alone does the same."""
+    chosen = {"WARDROBE_HOST": host, "WARDROBE_PORT": port}
+    os.environ.update({name: str(value) for name, value in chosen.items() if value is not None})
+    # In place of this process, which has imported 8 MB that a service does not need.
+    os.execv(sys.executable, [sys.executable, "-m", "app"])  # noqa: S606 our own interpreter
+
+
+@cli.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Pictures.", metavar="FILE...")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list with all that is known.")] = False,
+    server: ServerOption = None,
+    api_key: KeyOption = None,
+    model: ModelOption = "auto",
+    models: ModelsOption = None,
+) -> None:
+    """Say of some pictures what they show. Exits with 1 if one of them cannot be read."""
+    rows = asyncio.run(_predict(files, _classifier(server, api_key, model, models)))
+    if as_json:
+        hidden = ("target", "placed", "num_bytes", "mtime_ns")
+        found = [{name: value for name, value in asdict(row).items() if name not in hidden} for row in rows]
+        print(json.dumps(found, indent=2))
+    else:
+        _print_rows(rows)
+    if any(row.decision == "error" for row in rows):
+        raise typer.Exit(1)
+
+
+@cli.command()
+def sort(
+    folder: Annotated[
+        Path, typer.Argument(help="Looked through with all folders in it.", exists=True, file_okay=False)
+    ],
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="The result, a row for each file. Default: wardrobe-FOLDER.csv in the current folder."),
+    ] = None,
+    into: Annotated[Path | None, typer.Option(help="Folder for the drawers. Default: only the CSV file.")] = None,
+    how: Annotated[
+        Literal["copy", "move", "hardlink", "symlink"],
+        typer.Option(help="How a file gets into its drawer. Links take no room; a hard link and its original are one."),
+    ] = "copy",
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Do it. Without this, --into only shows what would be.")
+    ] = False,
+    rules: Annotated[
+        Path | None, typer.Option(help="Which drawer is for what; 'wardrobe rules' prints the default.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Classify afresh what the CSV file has answers for.")] = False,
+    server: ServerOption = None,
+    api_key: KeyOption = None,
+    model: ModelOption = "auto",
+    models: ModelsOption = None,
+) -> None:
+    """Classify a folder of pictures into a CSV file and, with --into, sort them into drawers.
+
+    Stopped, however hard, and given again, it goes on where it was. Broken files are listed and stop nothing. No file
+    is ever written over; `wardrobe undo` takes everything back.
+    """
+    from app.cli.classify import newest_sha256
+    from app.cli.rules import read_rules
+    from app.cli.sort import Drawn, sort_folder
+
+    folder = folder.resolve()
+    csv = (csv or Path(f"wardrobe-{folder.name}.csv")).resolve()
+    if apply and into is None:
+        raise typer.BadParameter("--apply wants --into: there is nothing to do without drawers.")
+    drawn = None if into is None else Drawn(into.resolve(), how, read_rules(rules), apply)
+    done = sort_folder(
+        folder,
+        csv=csv,
+        drawn=drawn,
+        open_classifier=partial(_classifier, server, api_key, model, models),
+        expected_sha256=frozenset() if server or model != "auto" else newest_sha256(_models_dir(models)),
+        again=again,
+    )
+    if not done:
+        raise typer.Exit(1)
+
+
+@cli.command()
+def undo(
+    into: Annotated[Path, typer.Argument(help="The folder that was given as --into.", exists=True, file_okay=False)],
+    apply: Annotated[bool, typer.Option("--apply", help="Do it. Without this it is only shown.")] = False,
+) -> None:
+    """Take back all that was sorted into a folder, as its wardrobe-undo.jsonl tells it."""
+    from app.cli.sort import undo
+
+    if not undo(into.resolve(), apply=apply):
+        raise typer.Exit(1)
+
+
+@cli.command()
+def rules() -> None:
+    """Print the rules that `sort` goes by, to save in a file, edit, and give it with --rules."""
+    from app.cli.rules import DEFAULT_RULES
+
+    print(DEFAULT_RULES, end="")
+
+
+@cli.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def train(context: typer.Context) -> None:
+    """Train a model: the same as `python -m training`."""
+    if not all(importlib.util.find_spec(package) for package in ("training", "torch", "torchvision", "torchmetrics")):
+        raise WardrobeError(
+            "What training needs is not installed. In a clone of the project: pip install '.[train]', or make install."
+        )
+    os.execv(sys.executable, [sys.executable, "-m", "training", *context.args])  # noqa: S606 our own interpreter
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is one line, not a traceback."""
+    try:
+        cli()
+    except WardrobeError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+async def _predict(files: list[Path], opened: "AbstractAsyncContextManager[Classifier]") -> "list[Row]":
+    from app.cli.classify import classify_files
+
+    async with opened as classifier:
+        return [row async for rows in classify_files(files, classifier) for row in rows]
+
+
+def _print_rows(rows: "list[Row]") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("file", "label", "probability", "decision"):
+        table.add_column(name, no_wrap=True, justify="right" if name == "probability" else "left")
+    for row in rows:
+        probability = "" if row.probability is None else f"{row.probability:.1%}"
+        table.add_row(*map(escape, (row.path, row.label, probability, row.decision)))
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(table)
+    for row in rows:
+        if row.decision != "sorted":
+            out.print(f"{row.path}: {row.reason}", markup=False)
+
+
+def _classifier(
+    server: str | None, api_key: str | None, model: str, models: Path | None
+) -> "AbstractAsyncContextManager[Classifier]":
+    from app.cli.classify import local_classifier, remote_classifier
+
+    if server:
+        return remote_classifier(server, api_key=api_key, model=model)
+    return local_classifier(_models_dir(models), model=model)
+
+
+def _models_dir(models: Path | None) -> Path:
+    here = models or Path("models")
+    return BESIDE_THE_PACKAGE if models is None and not here.is_dir() and BESIDE_THE_PACKAGE.is_dir() else here
