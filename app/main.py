@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import FastAPI
 
 from app import __version__
-from app.api import items, models, operations, predict, problems
+from app.api import items, models, operations, page, predict, problems
 from app.api.access import RequireKey
 from app.api.middleware import ObserveRequests
 from app.errors import StorageOffError, StorageUnavailableError
@@ -71,6 +71,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in (predict, items, models):
         app.include_router(module.router, responses=problems.responses(401) if settings.api_key_sha256 else None)
     app.include_router(operations.router)
+    app.include_router(page.router)
     return app
 
 

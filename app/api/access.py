@@ -11,7 +11,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api import problems
 from app.errors import UnauthorizedError
 
-OPEN_PATHS = "/health/"  # probes have no key
+# Probes have no key; the page asks for one, and its files are the same for everybody.
+OPEN_PATHS = ("/health/", "/web/")
+OPEN_PATH = "/"
 
 
 class RequireKey:
@@ -23,7 +25,8 @@ class RequireKey:
         self._digests = [bytes.fromhex(digest) for digest in key_digests]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(OPEN_PATHS) or self._knows(Headers(scope=scope)):
+        is_open = scope["type"] != "http" or scope["path"] == OPEN_PATH or scope["path"].startswith(OPEN_PATHS)
+        if is_open or self._knows(Headers(scope=scope)):
             await self.app(scope, receive, send)
             return
         problem = problems.describe(UnauthorizedError(), Request(scope))
