@@ -6,8 +6,9 @@
 starts each server, drives one after the other through every load, round after round, and prints images a second, the
 median and the 99th percentile of the answers' times in milliseconds, the ratio to the ceiling (decode, preprocessing
 and forward pass in this process's threads, no HTTP, the best engine and thread setting) and to the best peer; then
-start-up times and memory. Figures are medians over the rounds. The load comes from a process of its own on the same
-machine: where there are few cores, all servers lose what it takes.
+start-up times and memory; with `--requests 50000`, this service's memory while it answers so many thumbnails more.
+Figures are medians over the rounds. The load comes from a process of its own on the same machine: where there are few
+cores, all servers lose what it takes.
 """
 
 import argparse
@@ -233,6 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5, help="of each load of each server in each round")
+    parser.add_argument("--requests", type=int, default=0, help="after that, with the memory printed on the way")
     parser.add_argument("--quick", action="store_true", help="one concurrency only")
     parser.add_argument("--drive", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -242,6 +244,8 @@ def main() -> None:
         print(json.dumps(asyncio.run(drive(port, sys.stdin.buffer.read(), load, seconds))))
         return
     compare(servers(), loads(quick=options.quick), num_rounds=options.rounds, seconds=options.seconds)
+    if options.requests:
+        show_memory(servers()[0], num_requests=options.requests, seconds=options.seconds)
 
 
 def compare(competitors: Sequence[Server], wanted: Sequence[Load], *, num_rounds: int, seconds: float) -> None:
@@ -274,6 +278,24 @@ def compare(competitors: Sequence[Server], wanted: Sequence[Load], *, num_rounds
         print()
         for server in competitors:
             print(f"{server.name:<30}{megabytes(processes[server.name]):6.0f} MB at the end")
+
+
+def show_memory(server: Server, *, num_requests: int, seconds: float) -> None:
+    """Print the memory of a fresh server about ten times while it answers thumbnails."""
+    load = Load("28x28 PNG", 1, 8)
+    request = multipart(pictures()[load.picture], load.images_per_request)
+    print(f"\n{server.name}, {load}")
+    with running(server, PORT) as (process, _):
+        print(f"{'answered':>10}{'MB':>8}\n{0:>10}{megabytes(process):>8.1f}")
+        num_answered, shown = 0, 0
+        while num_answered < num_requests:
+            durations, num_failed = drive_in_a_process(PORT, request, load, seconds)
+            if not durations or num_failed:
+                raise RuntimeError(f"{num_failed} requests failed, {len(durations)} did not")
+            num_answered += len(durations)
+            if num_answered - shown >= num_requests / 10 or num_answered >= num_requests:
+                shown = num_answered
+                print(f"{num_answered:>10}{megabytes(process):>8.1f}", flush=True)
 
 
 def show(
