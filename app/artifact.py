@@ -171,10 +171,15 @@ class Metrics(_CardPart):
 
 
 class Robustness(_CardPart):
-    """Accuracy on `num_images` validation pictures when they arrive in another form than the data set's."""
+    """Figures of `num_images` validation pictures when they arrive in another form than the data set's."""
 
     num_images: int
     accuracy: dict[str, Share] = Field(examples=[{"400 px": 0.91}])
+    refused: dict[str, Share] = Field(
+        {},
+        description="Share called no garment; empty for a model that calls none so and in cards older than this.",
+        examples=[{"400 px": 0.02}],
+    )
 
 
 class Study(_CardPart):

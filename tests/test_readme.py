@@ -21,6 +21,7 @@ from tests.process import serving
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+WARDROBE, FASHION_MNIST = ROOT / "models" / "wardrobe" / "1", ROOT / "models" / "fashion-mnist" / "1"
 
 
 def settings_table() -> str:
@@ -41,7 +42,7 @@ def metrics_table() -> str:
 
 def wardrobe_table() -> str:
     """The photo model's figures, each from its card."""
-    card = read_card(ROOT / "models" / "wardrobe" / "1")
+    card = read_card(WARDROBE)
     test, folds, thresholds = card.metrics["test"], card.metrics["cross-validation"], card.thresholds
     assert test.grouped is not None
     assert test.prediction_sets is not None
@@ -70,8 +71,11 @@ def wardrobe_table() -> str:
         "temperature scaling)",
         f"{sets.level:.0%} prediction sets": f"the true class is in {sets.coverage:.1%} of them "
         f"({spread(sets.coverage_interval)}), mean size {sets.mean_size:.2f}",
-        "decision `sorted`": decision_figures(test, "decision: sorted"),
-        "decision `review`": decision_figures(test, "decision: review"),
+        **{
+            f"decision `{name.removeprefix('decision: ')}`": decision_figures(test, name)
+            for name in test.slices
+            if name.startswith("decision: ")
+        },
         "called no garment: things that are none": refused,
         "called no garment: garments": f"test photos {photos.refused:.1%} of {photos.num_images}; "
         f"other styles: {styles}",
@@ -79,6 +83,20 @@ def wardrobe_table() -> str:
         "training": f"{card.training.seconds / 60:.0f} minutes, {card.training.device}",
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+
+
+def robustness_table(folder: Path) -> str:
+    robustness = read_card(folder).robustness
+    assert robustness is not None
+    refused = robustness.refused  # empty for a model that refuses none, and in cards older than the field
+    lines = (
+        ["| form | accuracy | called no garment |", "|---|---|---|"]
+        if refused
+        else ["| form | accuracy |", "|---|---|"]
+    )
+    for form, accuracy in robustness.accuracy.items():
+        lines.append(f"| {form} | {accuracy:.1%} |" + (f" {refused[form]:.1%} |" if refused else ""))
+    return "\n".join(lines)
 
 
 def others_refused(card: Card) -> list[RefusalMetrics]:
@@ -92,8 +110,7 @@ def decision_figures(metrics: Metrics, name: str) -> str:
 
 
 def file_sizes() -> str:
-    folder = ROOT / "models" / "wardrobe" / "1"
-    return ", ".join(f"{name} {(folder / name).stat().st_size / 1e6:.1f} MB" for name in ("model.pt", "model.onnx"))
+    return ", ".join(f"{name} {(WARDROBE / name).stat().st_size / 1e6:.1f} MB" for name in ("model.pt", "model.onnx"))
 
 
 def console_blocks() -> list[tuple[str, str]]:
@@ -121,7 +138,7 @@ def test_the_metrics_table_is_that_of_the_code() -> None:
 
 def test_the_results_table_is_that_of_the_card() -> None:
     """Every figure of the shipped model stands in its card."""
-    card = read_card(ROOT / "models" / "fashion-mnist" / "1")
+    card = read_card(FASHION_MNIST)
 
     test = card.metrics["test"]
 
@@ -134,6 +151,11 @@ def test_the_results_table_is_that_of_the_card() -> None:
 
 def test_the_photo_models_table_is_that_of_the_card() -> None:
     assert wardrobe_table() in README
+
+
+@pytest.mark.parametrize("folder", [WARDROBE, FASHION_MNIST], ids=["wardrobe", "fashion-mnist"])
+def test_the_table_of_forms_is_that_of_the_card(folder: Path) -> None:
+    assert robustness_table(folder) in README
 
 
 @pytest.fixture(scope="module")
@@ -188,4 +210,5 @@ def test_the_readmes_python_prints_what_the_service_says(service_url: str) -> No
 
 
 if __name__ == "__main__":
-    print(settings_table(), metrics_table(), wardrobe_table(), sep="\n\n")
+    tables = settings_table(), metrics_table(), wardrobe_table(), robustness_table(WARDROBE)
+    print(*tables, sep="\n\n")

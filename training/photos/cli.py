@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from app.artifact import Metrics, RefusalMetrics, Study, read_card
+from app.artifact import Metrics, RefusalMetrics, Robustness, Study, read_card
 from training.config import ConfigError
 from training.options import command_line, joined, option, parse_counts, print_metrics, stoppable
 from training.photos.config import NUM_BLOCKS, PhotoConfig
@@ -150,6 +150,8 @@ def train_command(
     print_photo_figures(
         "validation (thresholds were fitted on it)", artifact.card.metrics["validation"], artifact.card.refusals
     )
+    if artifact.card.robustness is not None:
+        print_robustness(artifact.card.robustness)
     rule = artifact.card.thresholds.prediction_set
     if rule is not None and rule.min_probability == 0:
         print("With so few validation photos no class can be ruled out: every picture will be for review.")
@@ -313,6 +315,12 @@ def print_photo_figures(part: str, metrics: Metrics, refusals: list[RefusalMetri
     for row in refusals:
         of = f"{row.num_images} {row.pictures} of {row.num_groups} senders or sources"
         print(f"called no garment: {row.refused:.2%} of {of} ({spread(row.refused_interval)})")
+
+
+def print_robustness(robustness: Robustness) -> None:
+    for form, accuracy in robustness.accuracy.items():
+        refused = f", called no garment {robustness.refused[form]:.2%}" if form in robustness.refused else ""
+        print(f"validation photos, {form}: accuracy {accuracy:.2%}{refused}")
 
 
 def spread(interval: tuple[float, float] | None) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pillow_heif
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFilter
 from rich.progress import track
 from torch import Tensor
 
@@ -88,12 +88,13 @@ def measure_photos(
     sets: Tensor,
     level: float,
     review_below: float | None,
+    garment_score: float | None,
     slices: Mapping[str, Tensor],
 ) -> Metrics:
     """All figures of N photos with `labels` (N,) and `groups`, within which photos are not independent of each other.
 
     `sets` bool (N, K) are their prediction sets, made for `level`. `slices` name masks, bool (N,), of photos to report
-    apart; so are the decisions, unless `review_below` is None.
+    apart; so are the service's decisions by `review_below` and `garment_score`, unless `review_below` is None.
     """
     confidence, predicted = torch.softmax(predictions.logits / temperature, 1).max(1)
     correct = predicted == labels
@@ -102,8 +103,12 @@ def measure_photos(
     sizes = sets.sum(1)
     decisions = {}
     if review_below is not None:
-        alone = (sizes == 1) & (confidence >= review_below)
-        decisions = {"decision: sorted": alone, "decision: review": ~alone}
+        sure, refused = (sizes == 1) & (confidence >= review_below), is_refused(predictions, garment_score)
+        decisions = {
+            "decision: sorted": sure & ~refused,
+            "decision: review": ~sure & ~refused,
+            "decision: not_a_garment": refused,
+        }
     parts = {
         **decisions,
         "dark garments": predictions.luma < DARK_BELOW,
@@ -131,6 +136,13 @@ def measure_photos(
     )
 
 
+def is_refused(predictions: Predictions, garment_score: float | None) -> Tensor:
+    """Bool (N,): which pictures the service calls no garment with this threshold; none without one."""
+    if predictions.garment is None or garment_score is None:
+        return torch.zeros(len(predictions.logits), dtype=torch.bool)
+    return predictions.garment < garment_score
+
+
 def measure_refusals(
     pictures: str,
     garment_scores: Tensor,
@@ -153,16 +165,24 @@ def measure_refusals(
     )
 
 
-def measure_photo_robustness(artifact: Artifact, rows: Sequence[Row], labels: Tensor, *, logits: Tensor) -> Robustness:
-    """Accuracy on the same photos in the forms in which people send them.
+def measure_photo_robustness(
+    artifact: Artifact, rows: Sequence[Row], labels: Tensor, *, predictions: Predictions
+) -> Robustness:
+    """Figures of the same photos in the forms in which people send them.
 
-    `labels` (N,) are those of the rows, `logits` (N, K) what the network says of them as they are.
+    `labels` (N,) are those of the rows, `predictions` what the network says of them as they are.
     """
-    forms = {"as they are": logits}
+    forms = {"as they are": predictions}
     for form, change in FORMS.items():
-        forms[form] = predict_rows(artifact, rows, description=form, change=change).logits
-    accuracies = {form: (found.argmax(1) == labels).double().mean().item() for form, found in forms.items()}
-    return Robustness(num_images=len(rows), accuracy=accuracies)
+        forms[form] = predict_rows(artifact, rows, description=form, change=change)
+    garment_score = artifact.card.thresholds.garment_score
+    return Robustness(
+        num_images=len(rows),
+        accuracy={form: _share(found.logits.argmax(1) == labels) for form, found in forms.items()},
+        refused={}
+        if garment_score is None
+        else {form: _share(is_refused(found, garment_score)) for form, found in forms.items()},
+    )
 
 
 def _redrawn(change: Callable[[Image.Image], Image.Image]) -> Callable[[bytes], bytes]:
@@ -202,7 +222,9 @@ FORMS: dict[str, Callable[[bytes], bytes]] = {
     "JPEG, turned by EXIF": _turned_by_exif,
     "HEIC": _heic,
     "turned by 90 degrees": _redrawn(lambda image: image.transpose(Image.Transpose.ROTATE_90)),
+    "upside down": _redrawn(lambda image: image.transpose(Image.Transpose.ROTATE_180)),
     "100 px": _redrawn(_small),
+    "blurred": _redrawn(lambda image: image.filter(ImageFilter.GaussianBlur(0.012 * image.width))),
     "a third of the light": _redrawn(lambda image: image.point([value // 3 for value in range(256)] * 3)),
     "grey": _redrawn(lambda image: image.convert("L").convert("RGB")),
     "in the middle of a page twice as wide as high": _redrawn(_on_page),
@@ -220,8 +242,13 @@ def bootstrap_by_group(
     """95 % percentile intervals of the share that is `correct` and of its mean over classes.
 
     Whole groups are drawn with replacement: Efron and Tibshirani, An introduction to the bootstrap (1993), chapter 13;
-    Field and Welsh, Bootstrapping clustered data (2007).
+    Field and Welsh, Bootstrapping clustered data (2007). Where all or none are right, every sample would say the same:
+    then it is Wilson's for as many pictures as there are groups.
     """
+    if correct.all() or not correct.any():
+        num_groups = len(set(groups))
+        interval = wilson_interval(num_groups * int(correct.all()), num_groups)
+        return interval, interval
     group_index = {group: index for index, group in enumerate(sorted(set(groups)))}
     num_classes = int(labels.max()) + 1
     num_correct = np.zeros((len(group_index), num_classes))
@@ -241,16 +268,9 @@ def bootstrap_by_group(
 
 
 def interval_by_group(flags: Tensor, groups: Sequence[str]) -> tuple[float, float] | None:
-    """95 % interval of the share of `flags`, bool (N,), that are set; None with fewer than MIN_GROUPS groups.
-
-    By bootstrap, but where all or none are set: every sample would say the same. Then it is Wilson's for as many
-    pictures as there are groups.
-    """
-    num_groups = len(set(groups))
-    if num_groups < MIN_GROUPS:
+    """95 % interval of the share of `flags`, bool (N,), that are set; None with fewer than MIN_GROUPS groups."""
+    if len(set(groups)) < MIN_GROUPS:
         return None
-    if flags.all() or not flags.any():
-        return wilson_interval(num_groups * int(flags.all()), num_groups)
     return bootstrap_by_group(flags, torch.zeros(len(flags), dtype=torch.long), groups)[0]
 
 
@@ -265,6 +285,10 @@ def middle_luma(pixels: np.ndarray) -> float:
     rows = slice(height // 3, max(height // 3 + 1, 2 * height // 3))
     columns = slice(width // 3, max(width // 3 + 1, 2 * width // 3))
     return float((pixels[rows, columns] @ np.array([0.299, 0.587, 0.114])).mean())
+
+
+def _share(flags: Tensor) -> float:
+    return flags.double().mean().item()
 
 
 def _slice(correct: Tensor, groups: Sequence[str], chosen: Tensor) -> SliceMetrics:

@@ -123,7 +123,7 @@ def export_photos(
                     Artifact(folder, card, engine),
                     with_class.rows,
                     with_class.targets,
-                    logits=predictions.logits[photos.has_class(num_classes)],
+                    predictions=predictions.subset(photos.has_class(num_classes)),
                 ),
                 "golden": golden_predictions(Artifact(folder, card, engine)),
                 "metrics": {VALIDATION: measure_part(predictions, photos, card)},
@@ -259,6 +259,7 @@ def measure_part(predictions: Predictions, photos: Photos, card: Card) -> Metric
         sets=members(thresholds.prediction_set, probabilities),
         level=thresholds.prediction_set.level,
         review_below=thresholds.review_below,
+        garment_score=thresholds.garment_score,
         slices={Columns(**card.training.config["columns"]).slice_name: torch.tensor([row.in_slice for row in rows])},
     )
 

@@ -108,6 +108,7 @@ def measure_folds(predictions: FoldPredictions, class_names: list[str], columns:
         sets=sets,
         level=PREDICTION_SET_LEVEL,
         review_below=None,
+        garment_score=None,
         slices={columns.slice_name: torch.tensor([row.in_slice for row in photos.rows])},
     )
     uncalibrated = calibration_error(torch.softmax(predictions.logits, 1), labels)

@@ -159,5 +159,6 @@ def metrics() -> Metrics:
         sets=torch.eye(2, dtype=torch.bool),
         level=0.95,
         review_below=None,
+        garment_score=None,
         slices={},
     )

@@ -117,7 +117,8 @@ def test_ctrl_c_says_how_to_go_on(trained: Trained) -> None:
 
 def test_train_says_what_it_used_and_how_good_it_is(trained: Trained, artifact: Artifact) -> None:
     """The table of labels, the time left, the figures of the card, and the next command."""
-    validation = artifact.card.metrics["validation"]
+    validation, robustness = artifact.card.metrics["validation"], artifact.card.robustness
+    assert robustness is not None
 
     for text in (
         "T-Shirt",
@@ -126,6 +127,8 @@ def test_train_says_what_it_used_and_how_good_it_is(trained: Trained, artifact: 
         f"validation (thresholds were fitted on it) accuracy {validation.accuracy:.2%} (n = {validation.num_images}",
         "95% prediction sets: coverage",
         "called no garment:",
+        f"validation photos, blurred: accuracy {robustness.accuracy['blurred']:.2%}, called no garment "
+        f"{robustness.refused['blurred']:.2%}",
         "Wrote models/wardrobe/1. Next: python -m training photos evaluate models/wardrobe/1",
     ):
         assert text in trained.output
@@ -155,6 +158,12 @@ def test_card_says_what_was_trained(trained: Trained, artifact: Artifact, garmen
         "photos marked 'kids' in the data": True,
         "not-a-garment": False,
     }
+    assert card.robustness is not None
+    assert card.robustness.accuracy.keys() == card.robustness.refused.keys()
+    (of_classes,) = [row.refused for row in card.refusals if row.pictures == "photos with one of the classes"]
+    assert card.robustness.refused["as they are"] == of_classes
+    decisions = [row.num_images for name, row in validation.slices.items() if name.startswith("decision: ")]
+    assert sum(decisions) == validation.num_images
     assert {(row.part, row.num_groups) for row in card.refusals if not row.is_garment} == {("validation", 4)}
     assert card.training.config["sizes"] == [32]
     assert card.training.config["label_map"]["rename"]["T-Shirt"] == "shirt"

@@ -69,6 +69,7 @@ def measured() -> Metrics:
         sets=torch.tensor([[True, False], [True, False], [True, True], [True, False]]),
         level=0.95,
         review_below=0.9,
+        garment_score=None,
         slices={"kids": torch.tensor([True, False, False, True]), "nobody": torch.zeros(4, dtype=torch.bool)},
     )
 
@@ -104,6 +105,25 @@ def test_slices_report_their_photos_apart(measured: Metrics) -> None:
     }
     assert measured.slices["kids"].num_groups == 2
     assert measured.slices["kids"].accuracy_interval is None  # of two senders
+
+
+def test_refused_photos_are_neither_sorted_nor_for_review() -> None:
+    """As the service decides: a garment score below the threshold goes before everything else."""
+    measured = measure_photos(
+        Predictions(torch.tensor([[4.0, 0.0]] * 3 + [[1.0, 0.0]]), torch.tensor([0.9, 0.5, 0.4, 0.1]), torch.zeros(4)),
+        torch.tensor([0, 0, 1, 0]),
+        ["a", "b", "c", "d"],
+        class_names=["shirt", "hat"],
+        temperature=1.0,
+        sets=torch.tensor([[True, False]] * 4),
+        level=0.95,
+        review_below=0.9,
+        garment_score=0.5,
+        slices={},
+    )
+
+    found = {name: (row.num_images, row.accuracy) for name, row in measured.slices.items() if "decision" in name}
+    assert found == {"decision: sorted": (2, 1.0), "decision: not_a_garment": (2, 0.5)}
 
 
 def test_decisions_are_left_out_where_there_is_no_threshold(metrics: Metrics) -> None:
@@ -145,7 +165,9 @@ def test_interval_of_all_or_nothing_is_no_point() -> None:
         ("JPEG, turned by EXIF", (60, 80), "JPEG", 6),
         ("HEIC", (60, 80), "HEIF", 6),
         ("turned by 90 degrees", (80, 60), "PNG", 0),
+        ("upside down", (60, 80), "PNG", 0),
         ("100 px", (60, 80), "PNG", 0),
+        ("blurred", (60, 80), "PNG", 0),
         ("a third of the light", (60, 80), "PNG", 0),
         ("grey", (60, 80), "PNG", 0),
         ("in the middle of a page twice as wide as high", (160, 80), "PNG", 0),
@@ -164,7 +186,9 @@ def test_forms_are_files_as_people_send_them(
     x, y = {"turned by 90 degrees": (10, 30), "in the middle of a page twice as wide as high": (80, 10)}.get(
         form, (30, 10)
     )
-    expected = {"a third of the light": (80, 0, 0), "grey": (72, 72, 72)}.get(form, (240, 0, 0))
+    expected = {"a third of the light": (80, 0, 0), "grey": (72, 72, 72), "upside down": (0, 0, 240)}.get(
+        form, (240, 0, 0)
+    )
     assert found.pixels[y, x].astype(int) == pytest.approx(expected, abs=tolerance)
     assert ("rotated by EXIF" in found.notes) == (form == "JPEG, turned by EXIF")
 
