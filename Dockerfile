@@ -13,7 +13,7 @@ WORKDIR /requirements
 COPY pyproject.toml .
 RUN python -c "import pathlib, tomllib; \
 project = tomllib.loads(pathlib.Path('pyproject.toml').read_text())['project']; \
-pathlib.Path('service.txt').write_text('\n'.join(project['dependencies'])); \
+pathlib.Path('service.txt').write_text('\n'.join(project['dependencies'] + project['optional-dependencies']['postgresql'])); \
 pathlib.Path('torch.txt').write_text('\n'.join(project['optional-dependencies']['torch'])); \
 pathlib.Path('training.txt').write_text('\n'.join(project['optional-dependencies']['train']))"
 

@@ -65,12 +65,12 @@ def container_id() -> Iterator[str]:
 
 
 def test_every_setting_can_be_given_to_compose() -> None:
-    """Address, port and models folder are the image's own."""
+    """Address, port and folders are the image's own."""
     passed_on = set(
         re.findall(r"^ +WARDROBE_(\w+):(?: \$\{.*)?$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
     )
 
-    assert passed_on == {name.upper() for name in Settings.model_fields} - {"HOST", "PORT", "MODELS_DIR"}
+    assert passed_on == {name.upper() for name in Settings.model_fields} - {"HOST", "PORT", "MODELS_DIR", "DATA_DIR"}
 
 
 @pytest.mark.container

@@ -1,4 +1,4 @@
-"""The whole corpus twice through a real service: documented answers, health throughout, and no growth of memory."""
+"""The whole corpus three times through a real service: documented answers, health throughout, and no growth of memory."""
 
 import re
 import threading
@@ -13,8 +13,8 @@ from tests.hostile_files import Named, hostile_files
 from tests.process import small_service
 
 BATCH_SIZE = 32
-# What the allocator keeps for next time, not a leak: the corpus has 27 MB, so that a leak of its bytes, or of
-# the pixels it makes, is more.
+# From the second time to the third. What the allocator keeps for next time, not a leak: the corpus has 27 MB, so that
+# a leak of its bytes, or of the pixels it makes, is more.
 ALLOWED_GROWTH_BYTES = 24 * 2**20
 
 
@@ -84,7 +84,7 @@ def test_the_corpus_is_answered_and_leaves_nothing(
     watcher.start()
     resident = []
     try:
-        for _ in range(2):
+        for _ in range(3):
             assert unexpected_alone(client, files) == []
             assert unexpected_together(client, files, pictures["Bag"]) == []
             resident.append(resident_bytes(pid))
@@ -94,7 +94,7 @@ def test_the_corpus_is_answered_and_leaves_nothing(
 
     assert len(files) > 400
     assert set(healths) == {200}
-    assert resident[1] - resident[0] < ALLOWED_GROWTH_BYTES
+    assert resident[2] - resident[1] < ALLOWED_GROWTH_BYTES
 
 
 @pytest.mark.parametrize(

@@ -353,7 +353,7 @@ async def test_wrong_method(client: httpx.AsyncClient, method: str) -> None:
     assert response.headers["Allow"] == "POST"
 
 
-@pytest.mark.parametrize("path", ["/", "/predict/more", "/v1/predict", "/models/fashion-mnist/1/card.json"])
+@pytest.mark.parametrize("path", ["/web", "/predict/more", "/v1/predict", "/models/fashion-mnist/1/card.json"])
 async def test_unknown_path(client: httpx.AsyncClient, path: str) -> None:
     problem_of(await client.get(path), 404, "not-found")
 
