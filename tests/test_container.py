@@ -124,7 +124,7 @@ class TestService:
         """The last test: it stops what the others talk to. Compose kills after stop_grace_period, which gives 137."""
         compose("stop", SERVICE)
         exit_code = docker("inspect", "--format", "{{.State.ExitCode}}", container_id).stdout.strip()
-        compose("up", "--no-build", "--detach", "--wait", SERVICE)
+        compose("up", "--no-build", "--no-recreate", "--detach", "--wait", SERVICE)
 
         assert exit_code == "0"
         assert compose("ps", "--quiet", SERVICE) == container_id
