@@ -31,4 +31,5 @@ def configure_logging(level: str, *, with_process: bool = False) -> None:
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of each of its plug-ins
     logging.captureWarnings(True)
