@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from app.cli.commands import cli
 from app.metrics import Metrics as ServiceMetrics
 from app.settings import Settings
 from tests.process import serving
+from training.photos.labels import LabelMap
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -156,6 +158,14 @@ def test_the_photo_models_table_is_that_of_the_card() -> None:
 @pytest.mark.parametrize("folder", [WARDROBE, FASHION_MNIST], ids=["wardrobe", "fashion-mnist"])
 def test_the_table_of_forms_is_that_of_the_card(folder: Path) -> None:
     assert robustness_table(folder) in README
+
+
+def test_the_label_map_to_start_from_is_one() -> None:
+    (written,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+
+    label_map = LabelMap.from_dict(tomllib.loads(written))
+
+    assert label_map.target("stockings") == label_map.target("socks") == 1
 
 
 @pytest.fixture(scope="module")

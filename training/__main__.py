@@ -6,13 +6,21 @@ from typing import Annotated
 
 import typer
 
-from app.artifact import read_card
 from app.errors import WardrobeError
 from training.config import ConfigError, FitConfig, Optimizer, Precision
 from training.data import Splits, load_fashion_mnist
 from training.export import evaluate_on_test, export
 from training.fit import fit, load_fit_result
-from training.options import command_line, joined, option, parse_counts, print_metrics, stoppable
+from training.options import (
+    command_line,
+    follow_up,
+    joined,
+    option,
+    parse_counts,
+    print_metrics,
+    read_version,
+    stoppable,
+)
 from training.photos.cli import cli as photos_cli
 
 DEFAULTS = FitConfig()
@@ -91,7 +99,7 @@ def fit_command(
     splits = load(data, num_validation=num_validation, seed=seed)
     with stoppable(run):
         fit(splits, config, run_folder=run, resume=resume, command=command_line())
-    print(f"Done. Next: python -m training export --run {run}")
+    print(f"Done. Next: {follow_up('export', '--run', run)}")
 
 
 @cli.command("export")
@@ -111,7 +119,7 @@ def export_command(
     print("Exporting, checking parity and measuring on the validation pictures ...")
     artifact = export(result, splits, models_folder=models, name=name)
     print_metrics("validation", artifact.card.metrics["validation"])
-    print(f"Wrote {artifact.folder}. Next: python -m training evaluate {artifact.folder}")
+    print(f"Wrote {artifact.folder}. Next: {follow_up('evaluate', artifact.folder)}")
 
 
 @cli.command("evaluate")
@@ -123,7 +131,7 @@ def evaluate_command(
 
     Called again it measures again, compares with the card, and changes nothing.
     """
-    config = FitConfig.from_dict(read_card(folder).training.config)
+    config = FitConfig.from_dict(read_version(folder).training.config)
     outcome = evaluate_on_test(folder, load(data, num_validation=config.num_validation, seed=config.seed))
     print_metrics("test", outcome.measured)
     if outcome.recorded is None:

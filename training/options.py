@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from app.artifact import Metrics
+from app.artifact import CARD_NAME, Card, Metrics, read_card
 from training.config import ConfigError
 from training.fit import CHECKPOINT_NAME
 
@@ -30,6 +30,27 @@ def parse_counts(name: str, text: str) -> tuple[int, ...]:
         raise ConfigError(f"--{name} {text!r} is not a list of whole numbers like 32,64,128.") from error
 
 
+def follow_up(*words: object) -> str:
+    """A command to paste: `training` with these words, by the interpreter as it was called."""
+    return shlex.join([sys.orig_argv[0], "-m", "training", *map(str, words)])
+
+
+def read_version(folder: Path) -> Card:
+    """The card of an exported version.
+
+    Raises:
+        ConfigError: there is none; the message says which there are.
+        ArtifactError: it is not valid.
+    """
+    if not (folder / CARD_NAME).is_file():
+        cards = [*folder.parent.glob(f"*/{CARD_NAME}"), *folder.glob(f"*/{CARD_NAME}")]
+        found = ", ".join(str(path.parent) for path in sorted(cards))
+        raise ConfigError(
+            f"{folder} is no exported version. There {f'are: {found}' if found else 'is none beside it'}."
+        )
+    return read_card(folder)
+
+
 def command_line() -> str:
     """What was typed, without --resume: the command that the run is of."""
     return shlex.join(["python", "-m", "training", *(word for word in sys.argv[1:] if word != "--resume")])
@@ -43,7 +64,7 @@ def stoppable(run: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         print(
             f"\nStopped. {run / CHECKPOINT_NAME} holds what the finished epochs gave; "
-            f"go on with: {command_line()} --resume"
+            f"go on with: {follow_up(*(word for word in sys.argv[1:] if word != '--resume'), '--resume')}"
         )
         raise typer.Exit(130) from None
 

@@ -137,7 +137,7 @@ def test_interrupted_fit_can_be_resumed(tmp_path: Path, sample_folder: Path, sam
     num_done = len(load_fit_result(tmp_path / "run").history)
     assert 1 <= num_done < 20
     hint = re.search(
-        r"run/checkpoint\.pt holds what the finished epochs gave; go on with: python -m training (.*)", output
+        r"run/checkpoint\.pt holds what the finished epochs gave; go on with: \S+ -m training (.*)", output
     )
     assert hint
     assert "--resume" in hint[1]

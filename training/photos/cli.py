@@ -12,7 +12,6 @@ over senders), 44 minutes of training on two cores of an AMD EPYC (Zen 4). What 
 
 import csv
 import re
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -20,9 +19,19 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from app.artifact import Metrics, RefusalMetrics, Robustness, Study, read_card
+from app.artifact import Metrics, RefusalMetrics, Robustness, Study
 from training.config import ConfigError
-from training.options import command_line, joined, option, parse_counts, print_metrics, stoppable
+from training.data import DatasetError
+from training.options import (
+    command_line,
+    follow_up,
+    joined,
+    option,
+    parse_counts,
+    print_metrics,
+    read_version,
+    stoppable,
+)
 from training.photos.config import NUM_BLOCKS, PhotoConfig
 from training.photos.dataset import Columns, PhotoDataset, is_table, load_photos, read_rows
 from training.photos.export import About, evaluate_photos_on_test, export_photos
@@ -131,6 +140,9 @@ def train_command(
     columns = Columns(image_column, label_column, group_column, part_column, slice_column)
     excluded = read_excluded(exclude)
     dataset = load(sources, choose_label_map(sources, labels, columns), columns, config, exclude=excluded)
+    others = [name for name, group in dataset.label_map.classes.items() if group == "other"]
+    if others and labels is None:
+        print(f"in the drawer `other`: {', '.join(others)}. --labels takes a file that says otherwise, see README.md.")
     with stoppable(run):
         result = fit_photos(dataset, config, run_folder=run, resume=resume, command=command_line())
     print("Exporting, checking parity, calibrating and measuring on the validation photos ...")
@@ -155,8 +167,7 @@ def train_command(
     rule = artifact.card.thresholds.prediction_set
     if rule is not None and rule.min_probability == 0:
         print("With so few validation photos no class can be ruled out: every picture will be for review.")
-    words = shlex.join(map(str, [artifact.folder, *sources]))
-    print(f"Wrote {artifact.folder}. Next: python -m training photos evaluate {words}")
+    print(f"Wrote {artifact.folder}. Next: {follow_up('photos', 'evaluate', artifact.folder, *sources)}")
 
 
 @cli.command("folds")
@@ -213,15 +224,19 @@ def evaluate_command(
 
     Labels, columns and split are those of the card. Called again it measures again, compares, and changes nothing.
     """
-    card = read_card(folder)
+    card = read_version(folder)
     values = dict(card.training.config)
     if "label_map" not in values:
         raise ConfigError(f"{folder} was not trained on photos.")
     label_map, columns = LabelMap.from_dict(values.pop("label_map")), Columns(**values.pop("columns"))
     del values["num_excluded"]
-    dataset = load(sources, label_map, columns, PhotoConfig.from_dict(values))
+    other_data = f"{', '.join(map(str, sources))} is not the data that {folder} was trained and split on"
+    try:
+        dataset = load(sources, label_map, columns, PhotoConfig.from_dict(values))
+    except DatasetError as error:
+        raise ConfigError(f"{other_data}: {error}") from error
     if dataset.sha256 not in card.data.sha256.values():
-        raise ConfigError(f"{', '.join(map(str, sources))} is not the data that {folder} was trained and split on.")
+        raise ConfigError(f"{other_data}: pictures, labels or parts differ. To use what has changed, train again.")
     try:
         studies = [Study.model_validate_json(path.read_bytes()) for path in study or []]
     except (OSError, ValidationError) as error:
@@ -293,6 +308,15 @@ def load(
         exclude=exclude,
     )
     print(dataset.summary())
+    for index, source in enumerate(sources):
+        groups = [row.group for row in dataset.photos.rows if row.source == index]
+        if groups and len(set(groups)) == len(groups):
+            how = (
+                f"name its column with --group-column (default: {COLUMNS.group})"
+                if is_table(source)
+                else "group folders"
+            )
+            print(f"{source}: each picture counts as its own sender; {how} if some belong together, see README.md.")
     if exclude:
         print(f"labels not trusted: {dataset.num_excluded} of {len(exclude)} listed, in the training photos")
     return dataset

@@ -34,7 +34,10 @@ class PhotoConfig(PlainConfig):
     def __post_init__(self) -> None:
         """Refuse what would fail later or train nothing."""
         if not self.sizes or len(self.sizes) != len(self.epochs):
-            raise ConfigError(f"There must be as many sizes as epochs: got {self.sizes} and {self.epochs}.")
+            raise ConfigError(
+                f"There must be as many numbers in --sizes as in --epochs: got {','.join(map(str, self.sizes))} and "
+                f"{','.join(map(str, self.epochs))}."
+            )
         if any(size < 32 or size % 32 for size in self.sizes) or max(self.sizes) > 256:
             raise ConfigError(f"Sizes must be multiples of 32 from 32 to 256: got {self.sizes}.")
         if min(self.epochs) < 1 or self.batch_size < 2:

@@ -8,6 +8,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -36,6 +37,7 @@ PARTS = (TRAIN, VALIDATION, TEST)
 # Garment or not is told with fewer pictures than one class from another, and what is no garment has no end: more to
 # measure with.
 NEGATIVE_SHARES = {TRAIN: 0.5, VALIDATION: 0.2, TEST: 0.3}
+MIN_TRAINING_PICTURES = 5  # of a class, or there is a warning: chosen, not tuned
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"}
 
 
@@ -53,6 +55,9 @@ class Columns:
     def slice_name(self) -> str:
         """What the report calls the rows that are reported apart."""
         return f"photos marked {self.slice!r} in the data"
+
+
+DEFAULT_COLUMNS = Columns()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,8 @@ class PhotoDataset:
     def summary(self) -> str:
         """A table of labels by part, and a count of each reason for leaving pictures out."""
         counts = Counter((row.label, row.part) for row in self.photos.rows)
-        labels = sorted({label for label, _ in counts}, key=lambda label: -sum(counts[label, part] for part in PARTS))
+        total_of = Counter(row.label for row in self.photos.rows)
+        labels = sorted(total_of, key=lambda label: (-total_of[label], label))
         outputs = self.label_map.outputs
         lines = [f"{'label':<24}{'used as':<18}" + "".join(f"{part:>12}" for part in PARTS)]
         for label in labels:
@@ -137,6 +143,10 @@ class PhotoDataset:
         lines.append(f"{'groups':<42}" + "".join(f"{groups[part]:>12,}" for part in PARTS))
         if self.label_map.auxiliary:
             lines.append("* trained as a class of its own, left out of the answer")
+        num_train = Counter(self.photos.part(TRAIN).targets.tolist())
+        for target, name in enumerate(self.label_map.classes):
+            if num_train[target] < MIN_TRAINING_PICTURES:
+                lines.append(f"warning: {name} has {num_train[target]} training pictures: too few to learn it from")
         for reason, number in Counter(item.reason for item in self.dropped).most_common():
             example = next(item.path.name for item in self.dropped if item.reason == reason)
             lines.append(f"left out: {number:,} ({reason}; for instance {example})")
@@ -173,9 +183,15 @@ def read_csv(path: Path, columns: Columns) -> tuple[list[Row], list[Dropped]]:
         header, records = reader.fieldnames or [], list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path} cannot be read as a CSV file in UTF-8: {error}.") from error
-    for needed in (columns.image, columns.label, columns.part):
+    optional = {DEFAULT_COLUMNS.group, DEFAULT_COLUMNS.slice}  # another name was asked for
+    for needed in (columns.image, columns.label, columns.part, *({columns.group, columns.slice} - optional)):
         if needed and needed not in header:
-            raise DatasetError(f"{path} has no column {needed!r}; it has {', '.join(header)}.")
+            hint = (
+                " It must have commas between its columns."
+                if len(header) == 1 and re.search("[;\t|]", header[0])
+                else ""
+            )
+            raise DatasetError(f"{path} has no column {needed!r}; it has {', '.join(header)}.{hint}")
     files: dict[str, Path] = {}
     for folder in (path.parent, path.parent / "images"):
         for file_path in sorted(folder.glob("*")):
@@ -207,7 +223,12 @@ def read_csv(path: Path, columns: Columns) -> tuple[list[Row], list[Dropped]]:
 
 def read_class_folders(source: Path) -> tuple[list[Row], list[Dropped]]:
     """A row for each picture in `source/<label>/`; a folder inside it is a group, else each picture is its own."""
-    rows, dropped = [], []
+    rows = []
+    dropped = [
+        Dropped(path, "beside the class folders: no label")
+        for path in sorted(source.glob("*"))
+        if path.is_file() and path.suffix.lower() in SUFFIXES
+    ]
     for path in sorted(source.glob("*/**/*")):
         label, *inside = path.relative_to(source).parts
         is_broken_link = path.is_symlink() and not path.exists()  # no picture, but to be said
@@ -270,7 +291,9 @@ def load_photos(
         if row.path in unreadable:
             dropped.append(Dropped(row.path, unreadable[row.path]))
         elif others:  # which of them is right cannot be told
-            dropped.append(Dropped(row.path, f"labelled {row.label!r}, and the same file {others[0]!r}"))
+            dropped.append(
+                Dropped(row.path, f"labelled {row.label!r}, and the same file {others[0]!r}: neither is used")
+            )
         elif digest in seen:
             dropped.append(Dropped(row.path, "the same file as another one"))
         else:

@@ -20,6 +20,24 @@ NOT_A_GARMENT = -2
 UNKNOWN = -3
 
 
+# Drawers of classes that a user names and a map does not: those of the two shipped models, and more of their kind.
+WELL_KNOWN: Mapping[DrawerGroup, str] = {
+    "tops": "blouse body cardigan hoodie longsleeve polo pullover shirt sweater sweatshirt t-shirt t-shirt/top tee top "
+    "undershirt",
+    "bottoms": "jeans joggers leggings pants shorts skirt sweatpants trousers",
+    "dresses": "dress dresses",
+    "outerwear": "blazer coat jacket outerwear outwear parka",
+    "footwear": "ankle-boot boots footwear heels loafers sandals shoes slippers sneakers trainers",
+    "headwear": "beanie cap hat headwear",
+    "bags": "backpack bag handbag",
+}
+
+
+def _bare(name: str) -> str:
+    """What is left of a name without case, number, spaces and signs."""
+    return "".join(filter(str.isalpha, name.casefold())).rstrip("s")
+
+
 @dataclass(frozen=True, slots=True)
 class LabelMap:
     """Classes in the order of the network's outputs, the auxiliary ones after those that are answered."""
@@ -102,13 +120,13 @@ class LabelMap:
     def for_labels(self, labels: Collection[str]) -> "LabelMap":
         """This map if it has classes; else one in which every label of the data is a class.
 
-        A class whose drawer the default map does not know goes into the drawer `other`.
+        A class whose drawer WELL_KNOWN does not say goes into the drawer `other`.
         """
         if self.classes:
             return self
-        drawers = read_label_map(DEFAULT_LABELS).classes
+        drawers = {_bare(name): group for group, known in WELL_KNOWN.items() for name in known.split()}
         names = {self.rename.get(label, label) for label in labels if label not in self._special}
-        classes = {name: drawers.get(name.lower(), "other") for name in sorted(names - set(self.auxiliary))}
+        classes = {name: drawers.get(_bare(name), "other") for name in sorted(names - set(self.auxiliary))}
         return replace(self, classes=classes).narrowed(labels)
 
     def narrowed(self, labels: Collection[str]) -> "LabelMap":
@@ -159,7 +177,10 @@ def _check_meanings(label_map: LabelMap) -> None:
     if label_map.classes:
         for label, name in label_map.rename.items():
             if name not in label_map.outputs:
-                raise DatasetError(f"The label map renames {label!r} to {name!r}, which is no class of it.")
+                raise DatasetError(
+                    f"The label map renames {label!r} to {name!r}, which is no class of it. "
+                    f"It has: {', '.join(label_map.outputs)}."
+                )
         for label in label_map.repeat:
             if not label_map.knows(label):
                 raise DatasetError(f"The label map repeats {label!r}, which stands nowhere else in it.")
@@ -169,7 +190,7 @@ def read_label_map(path: Path) -> LabelMap:
     """Read a TOML label map.
 
     Raises:
-        DatasetError: absent, no TOML, or not a label map.
+        DatasetError: absent, no TOML, or not a label map; it names the file.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -177,7 +198,10 @@ def read_label_map(path: Path) -> LabelMap:
         raise DatasetError(f"The label map {path} cannot be read ({error.strerror}).") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DatasetError(f"The label map {path} is not TOML: {error}.") from error
-    return LabelMap.from_dict(values)
+    try:
+        return LabelMap.from_dict(values)
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from error
 
 
 def every_label_a_class() -> LabelMap:

@@ -75,6 +75,26 @@ def test_list_of_untrusted_labels_is_read(tmp_path: Path) -> None:
     assert read_excluded(empty) == read_excluded(None) == frozenset()
 
 
+def test_load_says_where_each_picture_is_its_own_sender(
+    garments_folder: Path,
+    class_folders: Path,
+    label_map: LabelMap,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of a CSV without the column and of folders without folders in them; not where senders have several."""
+    monkeypatch.chdir(tmp_path)
+    without = table(tmp_path / "without", *["T-Shirt", "Hat"] * 8)
+
+    load([garments_folder, without, class_folders], label_map, Columns(), PhotoConfig())
+
+    said = [line for line in capsys.readouterr().out.splitlines() if "its own sender" in line]
+    assert len(said) == 2
+    assert said[0].startswith(f"{without}: each picture counts as its own sender; name its column with --group-column")
+    assert said[1].startswith(f"{class_folders}: each picture counts as its own sender; group folders")
+
+
 def test_load_says_how_many_untrusted_labels_it_found(
     garments_folder: Path,
     label_map: LabelMap,

@@ -32,8 +32,8 @@ def test_limits_are_accepted(accepted: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("refused", "message"),
     [
-        ({"sizes": (), "epochs": ()}, "as many sizes as epochs"),
-        ({"sizes": (32, 64), "epochs": (1,)}, r"as many sizes as epochs: got \(32, 64\) and \(1,\)"),
+        ({"sizes": (), "epochs": ()}, "as many numbers in --sizes as in --epochs"),
+        ({"sizes": (32, 64), "epochs": (1,)}, "--sizes as in --epochs: got 32,64 and 1."),
         ({"sizes": (0,), "epochs": (1,)}, "multiples of 32"),
         ({"sizes": (48,), "epochs": (1,)}, "multiples of 32"),
         ({"sizes": (288,), "epochs": (1,)}, "from 32 to 256"),

@@ -74,15 +74,22 @@ def test_incomplete_lines_cost_no_others(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("column", ["image", "label", "part"])
+@pytest.mark.parametrize("column", ["image", "label", "part", "group", "slice"])
 def test_missing_column_is_refused(column: str, tmp_path: Path) -> None:
     """The message names it, and those that are there."""
-    columns = {"image": "file", "label": "what", "part": "where"}
+    columns = {"image": "file", "label": "what", "part": "where", "group": "who", "slice": "small"}
     header = [name for key, name in columns.items() if key != column]
     table = write_csv(tmp_path / "t.csv", [dict.fromkeys(header, "x")])
 
     with pytest.raises(DatasetError, match=f"no column '{columns[column]}'; it has {', '.join(header)}"):
         read_rows(table, Columns(**columns))
+
+
+def test_other_separators_are_explained(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("image;label\na;Hat\n")
+
+    with pytest.raises(DatasetError, match=r"it has image;label\. It must have commas between its columns"):
+        read_rows(tmp_path, Columns())
 
 
 @pytest.mark.parametrize(
@@ -139,8 +146,8 @@ def test_a_file_under_two_labels_is_dropped_twice(read: Reader, tmp_path: Path) 
 
     assert [row.name for row in dataset.photos.rows] == ["Hat/c.png", "T-Shirt/b.png"]
     assert {item.path.relative_to(source).as_posix(): item.reason for item in dataset.dropped} == {
-        "Hat/a.png": "labelled 'Hat', and the same file 'T-Shirt'",
-        "T-Shirt/a.png": "labelled 'T-Shirt', and the same file 'Hat'",
+        "Hat/a.png": "labelled 'Hat', and the same file 'T-Shirt': neither is used",
+        "T-Shirt/a.png": "labelled 'T-Shirt', and the same file 'Hat': neither is used",
         "shirt/b.png": "the same file as another one",
     }
 
@@ -425,7 +432,7 @@ def test_summary_says_what_was_used_and_what_not(read: Reader, tmp_path: Path) -
 
     assert lines[0] == ["label", "used", "as", "train", "validation", "test"]
     assert lines[1] == ["Hat", "hat", "2", "0", "0"]
-    assert sorted(lines[2:6]) == [
+    assert lines[2:6] == [  # as many pictures of each: in alphabetical order
         ["Glove", "(unknown", "class)", "0", "0", "1"],
         ["Not", "sure", "(a", "garment)", "1", "0", "0"],
         ["Polo", "Polo", "*", "1", "0", "0"],
@@ -433,10 +440,25 @@ def test_summary_says_what_was_used_and_what_not(read: Reader, tmp_path: Path) -
     ]
     assert lines[6:8] == [["photos", "5", "0", "1"], ["groups", "5", "0", "1"]]
     assert " ".join(lines[8]) == "* trained as a class of its own, left out of the answer"
-    assert sorted(" ".join(line) for line in lines[9:]) == [
+    assert [" ".join(line) for line in lines[9:12]] == [
+        f"warning: {name} has {number} training pictures: too few to learn it from"
+        for name, number in (("shirt", 0), ("pants", 0), ("hat", 2))
+    ]
+    assert sorted(" ".join(line) for line in lines[12:]) == [
         "left out: 1 (label 'Skip' is dropped by the label map; for instance 6.png)",
         "left out: 1 (no such file; for instance 7)",
     ]
+
+
+def test_pictures_beside_the_class_folders_are_left_out(tmp_path: Path) -> None:
+    """And listed, unlike what is no picture."""
+    write_photos(tmp_path, "Hat/a.png", "loose.png")
+    (tmp_path / "notes.txt").write_text("mine")
+
+    rows, dropped = read_rows(tmp_path, Columns())
+
+    assert [row.name for row in rows] == ["Hat/a.png"]
+    assert [(item.path.name, item.reason) for item in dropped] == [("loose.png", "beside the class folders: no label")]
 
 
 def test_class_folders_need_no_map(class_folders: Path, read: Reader) -> None:

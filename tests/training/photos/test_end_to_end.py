@@ -26,12 +26,14 @@ from app.settings import Settings
 from tests.app.service import parts, running, wait_for
 from tests.process import REPOSITORY, serving
 from tests.training.photos.conftest import draw_garment, draw_noise
+from tests.training.photos.test_cli import table
 from tests.training.photos.test_fit import StoppedAfterOneEpoch
 from training.__main__ import cli, main
 from training.export import write_card
 from training.fit import load_checkpoint
 from training.photos import fit as fit_module
 
+FASHION_MNIST = REPOSITORY / "models" / "fashion-mnist"
 TINY = ["--sizes", "32", "--epochs", "2", "--batch-size", "16"]
 
 
@@ -73,7 +75,7 @@ def trained(garments_folder: Path, negatives_folder: Path, tmp_path_factory: pyt
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setattr(fit_module, "FitProgress", StoppedAfterOneEpoch)
             interrupted = invoke("train", str(garments_folder), str(negatives_folder), *labels, *TINY)
-        hint = re.search(r"go on with: python -m training photos (.*)", interrupted[1])
+        hint = re.search(r"go on with: \S+ -m training photos (.*)", interrupted[1])
         assert hint, interrupted[1]
         status, output = invoke(*shlex.split(hint[1]))
     assert status == 0, output
@@ -129,7 +131,7 @@ def test_train_says_what_it_used_and_how_good_it_is(trained: Trained, artifact: 
         "called no garment:",
         f"validation photos, blurred: accuracy {robustness.accuracy['blurred']:.2%}, called no garment "
         f"{robustness.refused['blurred']:.2%}",
-        "Wrote models/wardrobe/1. Next: python -m training photos evaluate models/wardrobe/1",
+        f"Wrote models/wardrobe/1. Next: {sys.orig_argv[0]} -m training photos evaluate models/wardrobe/1",
     ):
         assert text in trained.output
 
@@ -270,8 +272,12 @@ def test_test_figures_are_written_once(
         first = invoke(*words)
         written = snapshot(folder)
         second = invoke(*words)
-        with pytest.raises(Exception, match="is not the data that models/wardrobe/1 was trained and split on"):
+        with pytest.raises(
+            Exception, match=r"is not the data that models/wardrobe/1 was trained and .*: pictures, labels"
+        ):
             invoke("evaluate", "models/wardrobe/1", str(garments_folder))
+        with pytest.raises(Exception, match=r"is not the data .* does not know the label 'Sock'"):
+            invoke("evaluate", "models/wardrobe/1", str(table(tmp_path / "socks", "Sock")))
         card = load_artifact(folder).card
         refusals = [row.model_copy(update={"refused": (row.refused + 0.5) / 2}) for row in card.refusals[-1:]]
         write_card(card.model_copy(update={"refusals": [*card.refusals[:-1], *refusals]}), folder)
@@ -389,12 +395,15 @@ async def test_service_decides_as_the_card_says(artifact: Artifact, tmp_path: Pa
     [
         (["train", "nowhere"], "nowhere is neither a CSV file nor a folder"),
         (["train", "nowhere", "--name", "My Model"], "--name 'My Model' may hold lower-case letters"),
-        (["train", "nowhere", "--sizes", "48"], "as many sizes as epochs"),
+        (["train", "nowhere", "--sizes", "48"], "as many numbers in --sizes as in --epochs"),
         (["train", ".", "--exclude", "absent.csv"], "absent.csv is not a CSV file with a column `image`"),
         (["train", ".", "--labels", "absent.toml"], "The label map absent.toml cannot be read"),
         (["train", "."], ". holds neither a CSV file nor folders with pictures"),
         (["folds", ".", "--epochs", "one"], "--epochs 'one' is not a list of whole numbers"),
-        (["evaluate", str(REPOSITORY / "models" / "fashion-mnist" / "1"), "."], "was not trained on photos"),
+        (["evaluate", str(FASHION_MNIST / "1"), "."], "was not trained on photos"),
+        (["evaluate", str(FASHION_MNIST / "77"), "."], f"is no exported version. There are: {FASHION_MNIST / '1'}"),
+        (["evaluate", str(FASHION_MNIST), "."], f"is no exported version. There are: {FASHION_MNIST / '1'}"),
+        (["evaluate", "models/nothing/1", "."], "models/nothing/1 is no exported version. There is none beside it"),
     ],
 )
 def test_a_users_mistake_is_one_line(

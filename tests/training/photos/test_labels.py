@@ -93,6 +93,25 @@ def test_every_class_folder_is_a_class() -> None:
     assert found.repeat.keys() <= found.unlabelled
 
 
+@pytest.mark.parametrize(
+    ("name", "drawer"),
+    [
+        ("T-Shirts", "tops"),
+        ("t_shirt", "tops"),
+        ("Ankle boot", "footwear"),
+        ("Trouser", "bottoms"),
+        ("DRESSES", "dresses"),
+        ("dress", "dresses"),
+        ("Hüte", "other"),
+        ("帽子", "other"),
+        ("s", "other"),
+    ],
+)
+def test_well_known_names_find_their_drawer(name: str, drawer: str) -> None:
+    """However they are written; nothing is guessed of others."""
+    assert every_label_a_class().for_labels({name}).classes == {name: drawer}
+
+
 def test_map_without_classes_still_renames_and_drops() -> None:
     found = LabelMap(classes={}, rename={"Cap": "hat"}, drop=frozenset({"Skip"})).for_labels({"Cap", "hat", "Skip"})
 
@@ -151,7 +170,8 @@ def test_shipped_map_names_the_ten_classes() -> None:
     [
         (b"classes = ", r"map\.toml is not TOML"),
         (b"\xff\xfe", r"map\.toml is not TOML"),
-        (b"colours = []", "unknown keys: colours"),
+        (b"colours = []", r"map\.toml: .*unknown keys: colours"),
+        (b'[classes]\nhat = "headwear"\n[rename]\nHat = "hatt"', r"map\.toml: .* no class of it. It has: hat\."),
         (None, r"map\.toml cannot be read \(No such file"),
     ],
 )
