@@ -59,7 +59,7 @@ def write_report(
         show_failures=images is not None,
         num_wrong=metrics.num_images - round(metrics.accuracy * metrics.num_images),
     )
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page.replace(" %", "\N{NO-BREAK SPACE}%"), encoding="utf-8")  # a number keeps its unit
 
 
 def plot_curves(card: Card) -> Figure:
@@ -83,12 +83,14 @@ def plot_curves(card: Card) -> Figure:
 
 
 def plot_confusion(metrics: Metrics, class_names: list[str]) -> Figure:
-    """Counts, rows true, columns predicted; the diagonal is left pale so that mistakes stand out."""
+    """Counts, rows true, columns predicted: mistakes in orange, the diagonal in green by its share of the row."""
     counts = np.array(metrics.confusion_matrix)
     mistakes = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
     axes.imshow(mistakes, cmap="Oranges", vmax=max(1, mistakes.max()))
+    right = np.ma.masked_where(~np.eye(len(counts), dtype=bool), counts / np.maximum(counts.sum(1, keepdims=True), 1))
+    axes.imshow(right, cmap="Greens", vmin=0, vmax=2)  # at most half as dark: black text stays readable
     for row, column in np.ndindex(counts.shape):
         if counts[row, column]:
             dark = mistakes[row, column] > 0.6 * mistakes.max()
@@ -113,10 +115,11 @@ def plot_reliability(logits: Tensor, labels: Tensor, *, temperature: float) -> F
     figure = Figure(figsize=(4.5, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    least = min(10, max(1, len(labels) // NUM_CALIBRATION_BINS))  # fewer say nothing; a small part has no more
     for name, scale in (("before", 1.0), ("after calibration", temperature)):
         probability, prediction = torch.softmax(logits / scale, 1).max(1)
         bins = (probability * NUM_CALIBRATION_BINS).long().clamp(max=NUM_CALIBRATION_BINS - 1)
-        filled = [k for k in range(NUM_CALIBRATION_BINS) if (bins == k).sum() >= 10]  # fewer say nothing
+        filled = [k for k in range(NUM_CALIBRATION_BINS) if (bins == k).sum() >= least]
         axes.plot(
             [probability[bins == k].mean().item() for k in filled],
             [(prediction == labels)[bins == k].double().mean().item() for k in filled],

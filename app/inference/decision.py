@@ -7,6 +7,7 @@ import numpy as np
 
 from app.artifact import Card, ClassInfo, Scores
 
+MAX_NAMED = 3  # classes of a larger set that the reason names: chosen, not tuned
 Decision = Literal["sorted", "review", "not_a_garment"]
 
 
@@ -54,12 +55,18 @@ def decide(scores: Scores, card: Card) -> Verdict:
         )
     if rule is not None and set_size > 1:
         named = [f"{info.label} ({probability})" for info, probability in zip(likely, probabilities, strict=True)]
-        return Verdict(
-            "review",
-            f"Could be {', '.join(named[:-1])} or {named[-1]}: each has a probability of at least "
-            f"{rule.min_probability:.1%}, too much to rule it out.",
-            prediction_set,
-        )
+        if set_size > MAX_NAMED:
+            reason = (
+                f"Most probably {', '.join(named[: MAX_NAMED - 1])} or {named[MAX_NAMED - 1]}, but "
+                f"{set_size - MAX_NAMED} more cannot be ruled out: a person should look."
+            )
+        else:
+            reason = f"Could be {', '.join(named[:-1])} or {named[-1]}: " + (
+                f"each has a probability of at least {rule.min_probability:.1%}, too much to rule it out."
+                if rule.min_probability > 0
+                else "this model was calibrated on too few pictures to rule a class out."
+            )
+        return Verdict("review", reason, prediction_set)
     if thresholds.review_below is not None and scores.probabilities[order[0]] < thresholds.review_below:
         return Verdict(
             "review",

@@ -139,6 +139,12 @@ def test_equal_classes_are_ranked_as_in_the_card() -> None:
             "too much to rule it out.",
         ),
         (
+            (0.375, 0.625, 0.0),
+            {"prediction_set": rule(0.0)},
+            "Could be shirt (62.5%), dress (37.5%) or longsleeve (0.0%): this model was calibrated on too few pictures "
+            "to rule a class out.",
+        ),
+        (
             (0.875, 0.125, 0.0),
             {"garment": 0.125, "garment_score": 0.5},
             "This does not look like clothes: the garment score is 0.125, and below 0.500 a picture counts as no "
@@ -156,9 +162,31 @@ def test_equal_classes_are_ranked_as_in_the_card() -> None:
             "garment.",
         ),
     ],
-    ids=["sorted", "improbable", "two", "three", "no garment", "hardly improbable", "hardly no garment"],
+    ids=[
+        "sorted",
+        "improbable",
+        "two",
+        "three",
+        "calibrated on few",
+        "no garment",
+        "hardly improbable",
+        "hardly no garment",
+    ],
 )
 def test_the_reason_is_a_sentence_with_the_numbers(
     card: Card, probabilities: tuple[float, ...], rest: dict[str, object], reason: str
 ) -> None:
     assert verdict(card, *probabilities, **rest).reason == reason
+
+
+def test_the_reason_names_three_classes_of_a_larger_set(card: Card) -> None:
+    """The rest is counted; the prediction set has them all."""
+    classes = [ClassInfo(label=label, group="other") for label in "abcde"]
+    card = card.model_copy(update={"classes": classes})
+
+    found = verdict(card, 0.125, 0.375, 0.25, 0.1875, 0.0625, prediction_set=rule(0.0625))
+
+    assert labels(found) == ["b", "c", "d", "a", "e"]
+    assert found.reason == (
+        "Most probably b (37.5%), c (25.0%) or d (18.8%), but 2 more cannot be ruled out: a person should look."
+    )

@@ -202,7 +202,7 @@ def test_test_figures_are_written_once(
     assert card.metrics["test"] == first.measured
     assert card.metrics["test"].num_images == 500
     assert {name for name in written if written[name] != before[name]} == {"card.json", "report.html"}
-    assert f"{100 * first.measured.accuracy:.2f} %" in written["report.html"].decode()
+    assert f"{100 * first.measured.accuracy:.2f}\N{NO-BREAK SPACE}%" in written["report.html"].decode()
 
 
 def test_report_is_one_file(exported: Artifact) -> None:
@@ -222,7 +222,7 @@ def test_report_holds_the_figures(exported: Artifact, tiny_result: FitResult) ->
 
     for text in (
         "fashion-mnist, version 1",
-        f"{100 * metrics.accuracy:.2f} %",
+        f"{100 * metrics.accuracy:.2f}\N{NO-BREAK SPACE}%",
         f"{metrics.calibration_error:.4f}",
         f"{exported.card.thresholds.temperature:.3f}",
         f"of {num_wrong} misclassified validation pictures",
@@ -231,7 +231,7 @@ def test_report_holds_the_figures(exported: Artifact, tiny_result: FitResult) ->
     ):
         assert text in page
     for row in metrics.per_class:
-        assert f"{100 * row.recall:.2f} %" in page
+        assert f"{100 * row.recall:.2f}\N{NO-BREAK SPACE}%" in page
     pngs = re.findall(r"data:image/png;base64,([^\"]+)", page)
     assert all(decode(base64.b64decode(png)).format == "PNG" for png in pngs)
 

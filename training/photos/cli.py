@@ -11,6 +11,7 @@ over senders), 44 minutes of training on two cores of an AMD EPYC (Zen 4). What 
 """
 
 import csv
+import math
 import re
 import sys
 from pathlib import Path
@@ -53,6 +54,8 @@ COLUMNS = Columns()
 DEFAULT_SIZES, DEFAULT_EPOCHS = joined(DEFAULTS.sizes), joined(DEFAULTS.epochs)
 DATA, OPTIMISATION, OUTPUT = "Data", "Optimisation", "Output"
 CACHE_FOLDER = Path("data")
+# From 39 on, 95 % prediction sets may miss one validation photo; below 19 no class can be ruled out.
+ENOUGH_VALIDATION_PHOTOS = 40
 NAME_PATTERN = "[a-z0-9][a-z0-9-]*"  # the card's; a bad name is refused before hours of training
 LIMITS = (
     "Knows the classes listed here and no others: a garment of another class is called no garment or gets the label of "
@@ -164,9 +167,7 @@ def train_command(
     )
     if artifact.card.robustness is not None:
         print_robustness(artifact.card.robustness)
-    rule = artifact.card.thresholds.prediction_set
-    if rule is not None and rule.min_probability == 0:
-        print("With so few validation photos no class can be ruled out: every picture will be for review.")
+    print_decisions(artifact.card.metrics["validation"], config)
     print(f"Wrote {artifact.folder}. Next: {follow_up('photos', 'evaluate', artifact.folder, *sources)}")
 
 
@@ -312,11 +313,11 @@ def load(
         groups = [row.group for row in dataset.photos.rows if row.source == index]
         if groups and len(set(groups)) == len(groups):
             how = (
-                f"name its column with --group-column (default: {COLUMNS.group})"
+                f"--group-column names the column of the sender (default: {COLUMNS.group})"
                 if is_table(source)
-                else "group folders"
+                else "those that belong together go into one folder inside their class folder"
             )
-            print(f"{source}: each picture counts as its own sender; {how} if some belong together, see README.md.")
+            print(f"{source}: each picture counts as its own sender; {how}.")
     if exclude:
         print(f"labels not trusted: {dataset.num_excluded} of {len(exclude)} listed, in the training photos")
     return dataset
@@ -345,6 +346,31 @@ def print_robustness(robustness: Robustness) -> None:
     for form, accuracy in robustness.accuracy.items():
         refused = f", called no garment {robustness.refused[form]:.2%}" if form in robustness.refused else ""
         print(f"validation photos, {form}: accuracy {accuracy:.2%}{refused}")
+
+
+def print_decisions(validation: Metrics, config: PhotoConfig) -> None:
+    """In words, what the service would do with the validation photos, and what to do where it would decide little."""
+    counts = {
+        decision: validation.slices[name].num_images if (name := f"decision: {decision}") in validation.slices else 0
+        for decision in ("sorted", "review", "not_a_garment")
+    }
+    print(
+        f"Of {validation.num_images} validation photos {counts['sorted']} would be sorted, {counts['review']} would be "
+        f"for review (a person looks), {counts['not_a_garment']} would be called no garment."
+    )
+    if counts["review"] <= validation.num_images / 2:
+        return
+    if validation.num_images < ENOUGH_VALIDATION_PHOTOS:
+        num_photos = math.ceil(ENOUGH_VALIDATION_PHOTOS / config.validation_share / 10) * 10
+        print(
+            f"Most are for review, for want of photos: a single odd one decides what can be ruled out. With about "
+            f"{num_photos} photos of garments in all ({ENOUGH_VALIDATION_PHOTOS} for validation) one no longer does."
+        )
+    else:
+        print(
+            "Most are for review: the network is unsure. More photos of the classes that the report shows "
+            "confused help."
+        )
 
 
 def spread(interval: tuple[float, float] | None) -> str:

@@ -91,8 +91,10 @@ def test_load_says_where_each_picture_is_its_own_sender(
 
     said = [line for line in capsys.readouterr().out.splitlines() if "its own sender" in line]
     assert len(said) == 2
-    assert said[0].startswith(f"{without}: each picture counts as its own sender; name its column with --group-column")
-    assert said[1].startswith(f"{class_folders}: each picture counts as its own sender; group folders")
+    assert said[0].startswith(f"{without}: each picture counts as its own sender; --group-column names the column")
+    assert said[1].startswith(
+        f"{class_folders}: each picture counts as its own sender; those that belong together go into one folder"
+    )
 
 
 def test_load_says_how_many_untrusted_labels_it_found(
