@@ -143,9 +143,8 @@ def train_command(
     columns = Columns(image_column, label_column, group_column, part_column, slice_column)
     excluded = read_excluded(exclude)
     dataset = load(sources, choose_label_map(sources, labels, columns), columns, config, exclude=excluded)
-    others = [name for name, group in dataset.label_map.classes.items() if group == "other"]
-    if others and labels is None:
-        print(f"in the drawer `other`: {', '.join(others)}. --labels takes a file that says otherwise, see README.md.")
+    if labels is None:
+        print_other_drawer(dataset.label_map)
     with stoppable(run):
         result = fit_photos(dataset, config, run_folder=run, resume=resume, command=command_line())
     print("Exporting, checking parity, calibrating and measuring on the validation photos ...")
@@ -340,6 +339,12 @@ def print_photo_figures(part: str, metrics: Metrics, refusals: list[RefusalMetri
     for row in refusals:
         of = f"{row.num_images} {row.pictures} of {row.num_groups} senders or sources"
         print(f"called no garment: {row.refused:.2%} of {of} ({spread(row.refused_interval)})")
+
+
+def print_other_drawer(label_map: LabelMap) -> None:
+    others = [name for name, group in label_map.classes.items() if group == "other"]
+    if others:
+        print(f"in the drawer `other`: {', '.join(others)}. --labels takes a file that says otherwise, see README.md.")
 
 
 def print_robustness(robustness: Robustness) -> None:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from app.artifact import Metrics, SliceMetrics
 from tests.training.photos.conftest import draw_garment, write_csv
 from training.config import ConfigError
-from training.photos.cli import choose_label_map, load, read_excluded
+from training.photos.cli import choose_label_map, load, print_decisions, print_other_drawer, read_excluded
 from training.photos.config import PhotoConfig
 from training.photos.dataset import Columns
 from training.photos.labels import DEFAULT_LABELS, LabelMap, every_label_a_class, read_label_map
@@ -113,3 +114,45 @@ def test_load_says_how_many_untrusted_labels_it_found(
     load([garments_folder], label_map, Columns(), PhotoConfig(), exclude=frozenset({train, "elsewhere"}))
 
     assert "labels not trusted: 1 of 2 listed, in the training photos\n" in capsys.readouterr().out
+
+
+def test_classes_in_no_drawer_of_their_own_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    print_other_drawer(every_label_a_class().for_labels({"Hat", "Poncho", "Sock"}))
+    print_other_drawer(every_label_a_class().for_labels({"Hat"}))
+
+    assert capsys.readouterr().out == (
+        "in the drawer `other`: Poncho, Sock. --labels takes a file that says otherwise, see README.md.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_sorted", "num_review", "advice"),
+    [
+        (10, 10, ""),
+        (
+            9,
+            11,
+            "Most are for review, for want of photos: a single odd one decides what can be ruled out. With about 340",
+        ),
+        (1, 38, "Most are for review, for want of photos"),
+        (1, 39, "Most are for review: the network is unsure."),
+    ],
+)
+def test_decisions_are_counted_and_advice_given_where_most_are_for_review(
+    num_sorted: int, num_review: int, advice: str, metrics: Metrics, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slices = {
+        f"decision: {name}": SliceMetrics(num_images=number, accuracy=1, accuracy_interval=None)
+        for name, number in (("sorted", num_sorted), ("review", num_review))
+    }
+    num_images = num_sorted + num_review
+
+    print_decisions(metrics.model_copy(update={"num_images": num_images, "slices": slices}), PhotoConfig())
+
+    first, _, rest = capsys.readouterr().out.partition("\n")
+    assert first == (
+        f"Of {num_images} validation photos {num_sorted} would be sorted, {num_review} would be for review (a person "
+        "looks), 0 would be called no garment."
+    )
+    assert rest.startswith(advice)
+    assert bool(rest) == bool(advice)
