@@ -1,5 +1,7 @@
 """What the README promises: its tables are the code's, its commands run, its output is what they print."""
 
+import base64
+import io
 import json
 import re
 import shlex
@@ -10,8 +12,10 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import typer
+from PIL import Image
 
 from app.api.examples import PREDICT_RESPONSE
 from app.artifact import Card, Metrics, RefusalMetrics, read_card
@@ -23,7 +27,7 @@ from training.photos.labels import LabelMap
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-WARDROBE, FASHION_MNIST = ROOT / "models" / "wardrobe" / "1", ROOT / "models" / "fashion-mnist" / "1"
+WARDROBE, FASHION_MNIST = ROOT / "models" / "wardrobe" / "2", ROOT / "models" / "fashion-mnist" / "1"
 
 
 def settings_table() -> str:
@@ -45,10 +49,9 @@ def metrics_table() -> str:
 def wardrobe_table() -> str:
     """The photo model's figures, each from its card."""
     card = read_card(WARDROBE)
-    test, folds, thresholds = card.metrics["test"], card.metrics["cross-validation"], card.thresholds
+    test, thresholds = card.metrics["test"], card.thresholds
     assert test.grouped is not None
     assert test.prediction_sets is not None
-    assert folds.grouped is not None
     assert thresholds.prediction_set is not None
 
     def spread(interval: tuple[float, float]) -> str:
@@ -67,8 +70,6 @@ def wardrobe_table() -> str:
         "test accuracy, ten classes": f"{test.accuracy:.1%} of {test.num_images} photos of {test.grouped.num_groups} "
         f"senders (95 % interval over senders {spread(test.grouped.accuracy_interval)})",
         "macro recall": f"{test.grouped.macro_recall:.1%} ({spread(test.grouped.macro_recall_interval)})",
-        "four folds by sender, shorter training": f"{folds.accuracy:.1%} of {folds.num_images:,} photos of "
-        f"{folds.grouped.num_groups} senders ({spread(folds.grouped.accuracy_interval)})",
         "expected calibration error": f"{test.calibration_error:.3f} ({test.calibration_error_uncalibrated:.3f} before "
         "temperature scaling)",
         f"{sets.level:.0%} prediction sets": f"the true class is in {sets.coverage:.1%} of them "
@@ -182,6 +183,16 @@ def test_an_example_request_prints_what_the_readme_shows(command: str, printed: 
     answer = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
     assert rounded(json.loads(answer)) == rounded(json.loads(printed))
+
+
+def test_the_shipped_model_shows_where_it_looks(torchscript_url: str) -> None:
+    picture = (ROOT / "tests" / "data" / "sunset.png").read_bytes()
+
+    answer = httpx.post(f"{torchscript_url}/predict", params={"explain": True, "explain_label": "hat"}, content=picture)
+
+    explanation = answer.json()["predictions"][0]["explanation"]
+    assert (explanation["label"], explanation["reason"]) == ("hat", None)
+    assert Image.open(io.BytesIO(base64.b64decode(explanation["png_base64"]))).mode == "RGBA"
 
 
 def test_the_readme_shows_example_requests() -> None:

@@ -1,4 +1,4 @@
-"""The whole corpus three times through a real service: documented answers, health throughout, and no growth of memory."""
+"""The whole corpus three times through a real service: documented answers, health throughout, no growth of memory."""
 
 import re
 import threading
