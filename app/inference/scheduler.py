@@ -131,21 +131,21 @@ class Scheduler:
                 logger.exception("a worker failed")
 
     def _next_task(self) -> Callable[[], None] | None:
+        while self._orders and self._orders[0].dropped:  # first: what is prepared must not wait for these
+            self._orders.popleft()
         for model, prepared in self._prepared.items():
             # Counted over all models: no picture waits while a stream of others for another one is decoded.
             if prepared and (not self._orders or self._num_prepared - prepared[0].number + 1 >= model.batch_size):
                 batch = [prepared.popleft() for _ in range(min(model.batch_size, len(prepared)))]
                 return partial(self._run, model, batch)
-        while self._orders:
-            order = self._orders.popleft()
-            if order.dropped:
-                continue
-            index = order.num_taken
-            order.num_taken += 1
-            if order.num_taken < len(order.contents):
-                self._orders.append(order)
-            return partial(self._prepare, order, index)
-        return None
+        if not self._orders:
+            return None
+        order = self._orders.popleft()
+        index = order.num_taken
+        order.num_taken += 1
+        if order.num_taken < len(order.contents):
+            self._orders.append(order)
+        return partial(self._prepare, order, index)
 
     def _prepare(self, order: Order, index: int) -> None:
         started = time.perf_counter()
@@ -156,7 +156,8 @@ class Scheduler:
             decoded = time.perf_counter()
             tensor = model.artifact.preprocess(image.pixels)
         except Exception as error:
-            self._finish(order, index, Failed(error, model.artifact.card.name if model else ""))
+            failed = Failed(error, model.artifact.card.name if model else "")
+            self._finish(order, index, failed, busy_seconds=time.perf_counter() - started)
             return
         preprocessed = time.perf_counter()
         seconds = {
@@ -180,7 +181,9 @@ class Scheduler:
             scores = model.artifact.scores(np.stack([it.tensor for it in batch]))
         except Exception as error:
             if len(batch) == 1:
-                self._finish(batch[0].order, batch[0].index, Failed(error, model.artifact.card.name))
+                (it,) = batch
+                busy = it.seconds["decode"] + it.seconds["preprocess"] + time.perf_counter() - started
+                self._finish(it.order, it.index, Failed(error, model.artifact.card.name), busy_seconds=busy)
                 return
             for it in batch:  # one picture broke the batch: let each fail or pass alone
                 self._run(model, [it])
@@ -190,13 +193,13 @@ class Scheduler:
         for it, found in zip(batch, scores, strict=True):
             seconds = {**it.seconds, "queue": started - it.since, "infer": infer}
             busy = seconds["decode"] + seconds["preprocess"] + infer / len(batch)
-            self.seconds_per_image += 0.1 * (busy / len(self._workers) - self.seconds_per_image)
             for stage, value in seconds.items():
                 self._metrics.stage_seconds.labels(stage).observe(value)
-            self._finish(it.order, it.index, Classified(model.artifact, it.image, found, seconds))
+            self._finish(it.order, it.index, Classified(model.artifact, it.image, found, seconds), busy_seconds=busy)
 
-    def _finish(self, order: Order, index: int, outcome: Classified | Failed) -> None:
+    def _finish(self, order: Order, index: int, outcome: Classified | Failed, *, busy_seconds: float) -> None:
         with self._condition:
+            self.seconds_per_image += 0.1 * (busy_seconds / len(self._workers) - self.seconds_per_image)
             order.outcomes[index] = outcome
             complete = len(order.outcomes) == len(order.contents)
         if complete:
