@@ -38,6 +38,7 @@ MAX_CHEAP_PIXELS = 16_000_000
 MAX_CHEAP_PNG_CHUNKS = 2_000  # of 8 kB, libpng's own size: a file of 16 MB
 MAX_CHEAP_METADATA = 32  # segments or chunks; a compressed text in one may become 1 MB
 MAX_CHEAP_METADATA_BYTES = 256_000
+MAX_CHEAP_BYTES_PER_PIXEL = 9  # a PNG of 16-bit RGBA, one pixel wide, not compressed
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -58,7 +59,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _REDUCIBLE_MODES = ("L", "LA", "RGB", "RGBA", "CMYK", "I", "F")  # reduce() refuses 1, P and I;16
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # stuffed bytes and restart markers belong to a scan's data
+# Stuffed bytes and restart markers belong to a scan's data. TEM has no length either: libjpeg goes on right behind it.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
+_END_OF_SCAN_DATA = re.compile(rb"\xff[^\x00\xd0-\xd7]")  # fill bytes and TEM end it too
 # Tables, restart interval, application data and comments; not arithmetic coding, hierarchies or an early end.
 _CHEAP_JPEG_MARKERS = {bytes([0xFF, code]) for code in (0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0))}
 _AVIF_BRANDS = {b"avif", b"avis"}
@@ -201,12 +204,25 @@ def _num_jpeg_scans(content: bytes) -> int:
 
 
 def _is_cheap_jpeg(content: bytes) -> bool:
-    """One Huffman-coded frame, sequential or progressive, behind little metadata; ITU-T T.81, annex B."""
-    position, num_pixels = 2, 0
-    for _ in range(MAX_CHEAP_METADATA):
-        marker, length = content[position : position + 2], content[position + 2 : position + 4]
+    """One Huffman-coded frame, sequential or progressive, with little metadata; ITU-T T.81, annex B.
+
+    Every marker up to the end is one whose length libjpeg reads as here, and nothing fills the room between them.
+    """
+    position, num_pixels, num_scans, num_metadata, metadata_bytes = 2, 0, 0, 0, 0
+    while num_metadata <= MAX_CHEAP_METADATA + num_scans and metadata_bytes <= MAX_CHEAP_METADATA_BYTES:
+        marker, length = content[position : position + 2], int.from_bytes(content[position + 2 : position + 4], "big")
+        if marker == b"\xff\xd9" or (not marker and num_scans):
+            within = position <= MAX_CHEAP_METADATA_BYTES + MAX_CHEAP_BYTES_PER_PIXEL * num_pixels
+            return within and 0 < num_pixels * num_scans <= MAX_CHEAP_PIXELS
+        if length < 2:
+            return False
         if marker == b"\xff\xda":
-            return 0 < num_pixels * _num_jpeg_scans(content) <= MAX_CHEAP_PIXELS
+            num_scans += 1
+            found = _END_OF_SCAN_DATA.search(content, position + 2 + length)
+            position = found.start() if found else len(content)
+            if num_scans > MAX_JPEG_SCANS:
+                return False
+            continue
         if marker in (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2"):
             if num_pixels:
                 return False
@@ -214,19 +230,23 @@ def _is_cheap_jpeg(content: bytes) -> bool:
             num_pixels = int.from_bytes(height, "big") * int.from_bytes(width, "big")
         elif marker not in _CHEAP_JPEG_MARKERS:
             return False
-        position += 2 + int.from_bytes(length, "big")
-        if position > MAX_CHEAP_METADATA_BYTES:
-            return False
+        num_metadata += 1
+        metadata_bytes += length
+        position += 2 + length
     return False
 
 
 def _is_cheap_png(content: bytes) -> bool:
-    width, height = int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+    """One header, at the front: of two, Pillow would take the last."""
+    num_pixels = int.from_bytes(content[16:20], "big") * int.from_bytes(content[20:24], "big")
     position, num_metadata, metadata_bytes = 8, 0, 0
     for _ in range(MAX_CHEAP_PNG_CHUNKS):
         length, kind = int.from_bytes(content[position : position + 4], "big"), content[position + 4 : position + 8]
         if not kind or kind == b"IEND":
-            return width * height <= MAX_CHEAP_PIXELS
+            within = position <= MAX_CHEAP_METADATA_BYTES + MAX_CHEAP_BYTES_PER_PIXEL * num_pixels
+            return within and num_pixels <= MAX_CHEAP_PIXELS
+        if (kind == b"IHDR") != (position == 8):
+            return False
         if kind != b"IDAT":
             num_metadata += 1
             metadata_bytes += length

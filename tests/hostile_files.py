@@ -217,8 +217,11 @@ def _dear() -> Iterator[Named]:
     for image_format in ("JPEG", "WEBP", "TIFF"):
         options = {"compression": "tiff_adobe_deflate"} if image_format == "TIFF" else {}
         yield f"{image_format} of 12 megapixels", save(blank, image_format, **options), GOOD
-    progressive = save(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
-    scan = progressive.rindex(b"\xff\xda")
-    scans = progressive[:scan] + progressive[scan:-2] * 1_500 + progressive[-2:]
-    yield "JPEG of 1,506 scans", scans, frozenset(["image-too-complex"])
+    progressive = save(Image.new("L", (4_000, 4_000), 128), "JPEG", progressive=True)
+    at = progressive.rindex(b"\xff\xda")
+    scan = progressive[at:-2]
+    too_complex: Answers = frozenset(["image-too-complex"])
+    yield "JPEG of 1,506 scans", progressive[:at] + scan * 1_500 + progressive[-2:], too_complex
+    cover = b"\xff\x01" + jpeg_segment(0xC4, b"")  # if TEM had a length, it would be 65,476: over all those scans
+    yield "JPEG of hidden scans", progressive[:-2] + cover + scan * 1_000 + progressive[-2:], too_complex
     yield "BMP that is skipped", bmp_of_runs(40_000_000, 1, skip=b"\0\2\xff\xff"), ANYTHING

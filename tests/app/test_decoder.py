@@ -1,5 +1,6 @@
 """A picture costs what the budget allows and no more; what is refused leaves nothing behind."""
 
+import struct
 from collections.abc import Generator
 
 import numpy as np
@@ -32,8 +33,20 @@ def test_a_thumbnail_is_cheap() -> None:
 
 
 JPEG, PNG = save(garment(60, 40), "JPEG"), save(garment(60, 40), "PNG")
+SCAN = JPEG.index(b"\xff\xda")
+SECOND_HEADER = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 7_000, 7_000, 8, 2, 0, 0, 0))
 DEAR_FILES = {
     "fill bytes": JPEG[:2] + b"\xff" * 1_000 + JPEG[2:],
+    "fill bytes behind the scan": JPEG[:-2] + b"\xff" * 1_000 + JPEG[-2:],
+    "more bytes than its pixels need": JPEG[:-2] + bytes(500_000) + JPEG[-2:],
+    "scans behind a marker without length": JPEG[:-2] + b"\xff\x01\xff\xc4" + JPEG[SCAN:-2] * 10 + JPEG[-2:],
+    "a marker that nobody knows": JPEG[:-2] + b"\xff\x02\xff\xc4" + JPEG[-2:],
+    "an image within": JPEG[:-2] + b"\xff\xd8\xff\xc4" + JPEG[-2:],
+    "a frame behind the scan": JPEG[:-2] + JPEG[JPEG.index(b"\xff\xc0") :],
+    "a segment without a length": JPEG[:SCAN] + b"\xff\xfe\0\0" + JPEG[SCAN:],
+    "two headers": PNG[:33] + SECOND_HEADER + PNG[33:],
+    "a header that is not the first": PNG[:8] + png_chunk(b"tEXt", PNG[16:29]) + SECOND_HEADER + PNG[33:],
+    "a PNG of more bytes than its pixels need": PNG[:33] + png_chunk(b"IDAT", bytes(500_000)) + PNG[33:],
     "many segments": JPEG[:2] + jpeg_segment(0xE1, b"") * 1_000 + JPEG[2:],
     "large segments": JPEG[:2] + jpeg_segment(0xE1, bytes(60_000)) * 5 + JPEG[2:],
     "many scans of many pixels": save(garment(2_000, 1_500), "JPEG", progressive=True),
