@@ -22,17 +22,18 @@ import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from app.errors import ImageTooComplexError, ImageTooLargeError, UndecodableImageError, WardrobeError
+from app.errors import BusyError, ImageTooComplexError, ImageTooLargeError, UndecodableImageError, WardrobeError
 from app.images import DecodedImage, decode, is_cheap, sniff_format
 
 # Honest pictures of 50 megapixels took at most 1.2 s of CPU (PNG, 16-bit RGBA) and 770 MB (WebP), each format tried.
 MAX_CPU_SECONDS = 5
 MAX_MEMORY_BYTES = 1024 * 2**20  # with what the interpreter and the libraries hold
 MAX_WALL_SECONDS = 60.0  # for one that sleeps
+RETRY_START_SECONDS = 5  # after one could not be started; chosen, not tuned
 
 _REQUEST = struct.Struct("<QQQ")  # CPU seconds, most pixels, bytes of the file that follow
 _ANSWER = struct.Struct("<QQ")  # bytes of JSON, bytes of pixels after it
@@ -53,20 +54,32 @@ class BudgetedDecoder:
 
         Raises:
             ImageError: as there; ImageTooComplexError also if the budget was used up.
+            BusyError: the machine can start no further process now.
         """
         image_format = sniff_format(content)
         if image_format is None or is_cheap(content):
             return decode(content, max_pixels=max_pixels)
-        try:
-            process = self._idle.pop()
-        except IndexError:
-            process = _Process(self._max_cpu_seconds, self._max_memory_bytes)
+        process = self._take()
         try:
             image = process.decode(content, image_format, max_pixels)
         finally:
             if process.alive:
                 self._idle.append(process)
         return image
+
+    def _take(self) -> "_Process":
+        while True:
+            try:
+                process = self._idle.pop()
+            except IndexError:
+                break
+            if process.is_running():
+                return process
+            process.end()  # somebody killed it, most probably the kernel for its memory: no fault of this picture
+        try:
+            return _Process(self._max_cpu_seconds, self._max_memory_bytes)
+        except OSError as error:  # too many processes or files are open, or there is no memory
+            raise _cannot_start(error) from error
 
     def close(self) -> None:
         """End the idle processes; one that works ends with its picture."""
@@ -86,9 +99,15 @@ class _Process:
         )
         self.alive = True
 
+    def is_running(self) -> bool:
+        return self._popen.poll() is None
+
     def decode(self, content: bytes, image_format: str, max_pixels: int) -> DecodedImage:
         watchdog = threading.Timer(MAX_WALL_SECONDS, self._popen.kill)
-        watchdog.start()
+        try:
+            watchdog.start()
+        except RuntimeError as error:  # no further thread
+            raise _cannot_start(error) from error
         try:
             answer, pixels = self._ask(content, max_pixels)
         except OSError as error:  # it is gone, most probably over its budget
@@ -126,13 +145,10 @@ class _Process:
         stdin.write(_REQUEST.pack(self._max_cpu_seconds, max_pixels, len(content)))
         stdin.write(content)
         stdin.flush()
-        header = stdout.read(_ANSWER.size)
-        if len(header) < _ANSWER.size:
-            raise BrokenPipeError
-        num_json, num_pixels = _ANSWER.unpack(header)
+        num_json, num_pixels = _ANSWER.unpack(_read(stdout, _ANSWER.size))
         # JSON, not pickle: a process that a file took over must not give us code.
-        answer: dict[str, Any] = json.loads(stdout.read(num_json))
-        return answer, stdout.read(num_pixels)
+        answer: dict[str, Any] = json.loads(_read(stdout, num_json))
+        return answer, _read(stdout, num_pixels)
 
     def end(self) -> None:
         """Kill it: it holds nothing that has to be saved."""
@@ -148,6 +164,18 @@ class _Process:
         return ImageTooComplexError(
             f"It takes more than {self._max_cpu_seconds} s or {self._max_memory_bytes >> 20} MB"
         )
+
+
+def _cannot_start(error: Exception) -> BusyError:
+    logger.warning("no decoder process can be started", extra={"reason": str(error)})
+    return BusyError("This machine can start no further process for a picture.", RETRY_START_SECONDS)
+
+
+def _read(stdout: IO[bytes], num_bytes: int) -> bytes:
+    content = stdout.read(num_bytes)
+    if len(content) < num_bytes:
+        raise BrokenPipeError
+    return content
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ class Predictor:
         Cancelled, it leaves undone what was not begun.
 
         Raises:
-            BusyError: the queue has no room for all of them, or they were not done in time.
+            BusyError: the queue has no room for all of them, they were not done in time, or one could not be begun.
         """
         self.require_room(len(contents))
         loop = asyncio.get_running_loop()
@@ -92,6 +92,9 @@ class Predictor:
             order.dropped = True
             self._pending.remove(order)
             self._metrics.queue_images.dec(len(contents))
+        for outcome in order.outcomes.values():
+            if isinstance(outcome, Failed) and isinstance(outcome.error, BusyError):
+                raise outcome.error
         return [self._answer(order.outcomes[index], top_k) for index in range(len(contents))]
 
     def heat_map(self, content: bytes, *, choose: ModelChooser, label: str | None) -> tuple[str, bytes]:

@@ -1,6 +1,11 @@
 """A picture costs what the budget allows and no more; what is refused leaves nothing behind."""
 
+import os
+import resource
+import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Generator
 
 import numpy as np
@@ -8,7 +13,7 @@ import pytest
 from PIL import Image
 
 from app.decoder import BudgetedDecoder
-from app.errors import ImageTooComplexError, ImageTooLargeError, UndecodableImageError
+from app.errors import BusyError, ImageTooComplexError, ImageTooLargeError, UndecodableImageError
 from app.images import ACCEPTED_FORMATS, DEFAULT_MAX_IMAGE_PIXELS, decode, is_cheap
 from tests.odd_files import bmp_of_runs, garment, jpeg_segment, png_chunk, save
 
@@ -108,6 +113,51 @@ def test_one_that_takes_too_much_memory_is_refused() -> None:
         decoder.decode(save(pixels, "TIFF", compression="tiff_adobe_deflate"), max_pixels=DEFAULT_MAX_IMAGE_PIXELS)
 
     assert decoder._idle == []
+
+
+def test_a_process_that_was_killed_while_idle_is_replaced(decoder: BudgetedDecoder) -> None:
+    """Where memory ends, the kernel kills decoders first: the next picture has nothing to do with it."""
+    content = save(garment(60, 40), "BMP")
+    decoder.decode(content, max_pixels=10_000)
+    pid = decoder._idle[0]._popen.pid
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+    assert decoder.decode(content, max_pixels=10_000).width == 60
+
+
+@pytest.mark.parametrize("answer", ["", "QQ", "QQ{}"], ids=["no header", "no text", "no pixels"])
+def test_a_process_that_dies_within_its_answer_is_over_its_budget(decoder: BudgetedDecoder, answer: str) -> None:
+    content = save(garment(60, 40), "BMP")
+    decoder.decode(content, max_pixels=10_000)
+    code = f"""
+import os, signal, struct, sys
+sys.stdin.buffer.read({24 + len(content)})
+sys.stdout.buffer.write({answer.encode()!r}.replace(b"QQ", struct.pack("<QQ", 2, 7_200)))
+sys.stdout.flush()
+os.kill(os.getpid(), signal.SIGXCPU)
+"""
+    process = decoder._idle[0]
+    honest, process._popen = (
+        process._popen,
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE),
+    )
+
+    with pytest.raises(ImageTooComplexError):
+        decoder.decode(content, max_pixels=10_000)
+
+    assert decoder._idle == []
+    honest.communicate()
+
+
+def test_where_no_process_can_be_started_the_service_is_busy(decoder: BudgetedDecoder) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # what is open stays open
+    try:
+        with pytest.raises(BusyError):
+            decoder.decode(save(garment(60, 40), "BMP"), max_pixels=10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_close_ends_the_processes() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import resource
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -543,6 +544,26 @@ async def test_retry_after_is_what_is_left_at_the_measured_rate(
         await waiting
 
     assert retry_after == ["1", "4", "60"]
+
+
+async def test_a_picture_that_no_process_can_be_started_for_may_be_sent_again(
+    settings: Settings, pictures: dict[str, bytes]
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    bmp = save(garment(60, 40), "BMP")
+    async with running(settings) as client:
+        await wait_for(client, "/health/ready")
+        await client.post("/predict", files=parts(pictures["Bag"]))  # after it the client itself opens nothing more
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # what is open stays open
+        try:
+            refused = await client.post("/predict", files=parts(pictures["Bag"], bmp))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        answered = await client.post("/predict", files=parts(pictures["Bag"], bmp))
+
+    problem_of(refused, 429, "overloaded")
+    assert int(refused.headers["Retry-After"]) > 0
+    assert [("error" in it) for it in answered.json()["predictions"]] == [False, False]
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "multipart/form-data; boundary=b"])
