@@ -5,7 +5,7 @@ import io
 import os
 import tempfile
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ class Pictures:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.stray = folder / "stray"  # pictures that no item was found for; to be looked at by a person
         self._decoder = BudgetedDecoder()  # what was imported was never decoded
         self._making = threading.BoundedSemaphore(MAX_THUMBNAILS_AT_ONCE)
 
@@ -102,17 +103,28 @@ class Pictures:
         for size_pixels in THUMBNAIL_SIZES_PIXELS:
             self._thumbnail_path(digest, size_pixels).unlink(missing_ok=True)
 
-    def sweep(self, known: set[str]) -> int:
-        """Remove what a killed process left: unfinished files, and those of no known digest. Returns how many."""
-        stray = [path for path in self._files() if path.name[:64] not in known]  # a part's name is no digest
-        for path in stray:
-            path.unlink(missing_ok=True)
-        return len(stray)
+    def sweep(self, known: set[str]) -> tuple[int, list[str]]:
+        """Remove unfinished files, and thumbnails of no known digest; move pictures of none into `self.stray`.
 
-    def _files(self) -> Iterator[Path]:
-        yield from self.folder.glob(f"{PART_PREFIX}*")
-        for kind in ("pictures", "thumbnails"):
-            yield from (self.folder / kind).glob("*/*")
+        Those are not removed: if the database is an older one, restored from a backup, they are newer than it.
+        Returns how many files were removed, and the names of those that were moved.
+        """
+        num_removed, moved = 0, []
+        for path in self._files():
+            if path.name[:64] in known or not path.is_file():  # a part's name is no digest
+                continue
+            if path.name.startswith(PART_PREFIX) or self.folder / "thumbnails" in path.parents:
+                path.unlink(missing_ok=True)
+                num_removed += 1
+            else:
+                self.stray.mkdir(exist_ok=True)
+                path.replace(self.stray / path.name)
+                moved.append(path.name)
+        return num_removed, moved
+
+    def _files(self) -> list[Path]:
+        patterns = (f"{PART_PREFIX}*", "pictures/*/*", "thumbnails/*/*")
+        return [path for pattern in patterns for path in self.folder.glob(pattern)]
 
     def _path(self, digest: str) -> Path:
         return self.folder / "pictures" / digest[:2] / digest

@@ -1,7 +1,7 @@
 """What is kept: adding, finding, correcting and removing items. Blocking: call it from a worker thread.
 
 A file is written before its row and removed after it, so that whenever the process is killed every row has its
-picture; what files are left over then are swept away at the next start.
+picture; at the next start, what was left unfinished is removed and a picture without a row put aside.
 """
 
 import errno
@@ -41,6 +41,7 @@ from app.store.tables import Correction, Identity, Item
 SPARE_BYTES = 256 * 2**20  # of the disk, left to others; chosen, not tuned
 RETRY_OPENING_SECONDS = 2
 MAX_FILENAME_CHARACTERS = 255
+MAX_NAMED_IN_LOG = 20
 
 SortKey = Literal["added", "changed", "label", "filename", "probability"]
 
@@ -320,8 +321,11 @@ class Wardrobe:
             _check_identity(database, self._pictures)
             with database.read.begin() as session:
                 known = set(session.scalars(select(Item.id)))
-            num_swept = self._pictures.sweep(known)
-        logger.info("%d items in %s; %d stray files swept away", len(known), self._settings.data_dir, num_swept)
+            num_removed, moved = self._pictures.sweep(known)
+        logger.info("%d items in %s; %d unfinished files removed", len(known), self._settings.data_dir, num_removed)
+        if moved:
+            named = ", ".join(moved[:MAX_NAMED_IN_LOG]) + (", ..." if len(moved) > MAX_NAMED_IN_LOG else "")
+            logger.warning("%d pictures without an item moved to %s: %s", len(moved), self._pictures.stray, named)
         return database
 
     @contextmanager
@@ -383,7 +387,7 @@ class Wardrobe:
 
 
 def _check_identity(database: Database, pictures: Pictures) -> None:
-    """Refuse a database and a folder that do not belong together: sweeping would remove every picture."""
+    """Refuse a database and a folder that do not belong together: sweeping would put every picture aside."""
     with database.write.begin() as session:
         identity = session.scalar(select(Identity.id))
         if identity is None:

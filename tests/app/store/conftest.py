@@ -34,8 +34,9 @@ def new_item(number: int, **prediction: object) -> NewItem:
 
 
 def files(folder: Path) -> list[Path]:
-    """Pictures, thumbnails and unfinished files."""
-    return [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(("wardrobe", "lock"))]
+    """Pictures, thumbnails and unfinished files, without what was put aside."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "stray"]
+    return [path for path in found if not path.name.startswith(("wardrobe", "lock"))]
 
 
 @pytest.fixture

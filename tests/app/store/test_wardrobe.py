@@ -1,5 +1,6 @@
 """What is kept, on both databases: real files, a real server."""
 
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -296,9 +297,30 @@ def test_a_killed_process_leaves_rows_with_pictures_and_nothing_else(settings: S
     assert items
     assert all(len(wardrobe.picture(item.id)) == item.num_bytes for item in items)
     assert {path.name for path in files(settings.data_dir)} == {item.id for item in items}
+    assert (settings.data_dir / "stray" / ("ab" * 32)).read_bytes() == b"its row was never written"
 
 
-def test_a_database_of_another_folder_is_refused_before_pictures_are_swept_away(
+def test_an_older_database_put_back_costs_no_newer_picture(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    database, backup = settings.data_dir / "wardrobe.sqlite3", settings.data_dir.parent / "backup"
+    wardrobe = Wardrobe(settings)
+    (older,) = add(wardrobe, 1)
+    wardrobe.close()
+    shutil.copy(database, backup)
+    (newer,) = add(wardrobe, 2)
+    wardrobe.thumbnail(newer, size_pixels=160)
+    wardrobe.close()
+    shutil.copy(backup, database)
+
+    Wardrobe(settings).open()
+
+    assert {path.name for path in files(settings.data_dir)} == {older}
+    assert (settings.data_dir / "stray" / newer).read_bytes() == new_item(2).content
+    assert newer in caplog.text
+
+
+def test_a_database_of_another_folder_is_refused_before_pictures_are_put_aside(
     settings: Settings, tmp_path: Path
 ) -> None:
     add(Wardrobe(settings), 1)
