@@ -61,6 +61,7 @@ def _prepare_sqlite(connection: DBAPIConnection, record: ConnectionPoolEntry) ->
     connection.execute("PRAGMA journal_mode = WAL")  # readers and a writer do not wait for each other
     connection.execute("PRAGMA synchronous = FULL")  # what was answered with 201 survives a power cut
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA secure_delete = ON")  # what was removed is not to be found in the file
 
 
 def _begin_sqlite(connection: Connection) -> None:

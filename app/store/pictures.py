@@ -97,11 +97,15 @@ class Pictures:
             _write_whole(path, buffer.getvalue(), durable=False)
         return buffer.getvalue()
 
-    def remove(self, digest: str) -> None:
-        """Remove picture and thumbnails; what is not there is no error."""
-        self._path(digest).unlink(missing_ok=True)
-        for size_pixels in THUMBNAIL_SIZES_PIXELS:
-            self._thumbnail_path(digest, size_pixels).unlink(missing_ok=True)
+    def remove(self, digest: str) -> list[OSError]:
+        """Remove picture and thumbnails; what is not there is no error. Returns why files are left, if any are."""
+        failures = []
+        for path in (self._path(digest), *(self._thumbnail_path(digest, size) for size in THUMBNAIL_SIZES_PIXELS)):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                failures.append(error)
+        return failures
 
     def sweep(self, known: set[str]) -> tuple[int, list[str]]:
         """Remove unfinished files, and thumbnails of no known digest; move pictures of none into `self.stray`.

@@ -216,7 +216,11 @@ class Wardrobe:
         return outcomes
 
     def delete(self, wanted: Sequence[tuple[str, int | None]]) -> list[WardrobeError | None]:
-        """Remove items given by id and the revision that was seen: rows, picture and thumbnails."""
+        """Remove items given by id and the revision that was seen: rows, picture and thumbnails.
+
+        Raises:
+            StorageUnavailableError: files of some are left, though their rows are gone.
+        """
         outcomes: list[WardrobeError | None] = []
         self.open()
         with self._locked(exclusive=True):
@@ -231,8 +235,9 @@ class Wardrobe:
                         continue
                     removed.append(found.pop(item_id).id)
                     outcomes.append(None)
-            for item_id in removed:
-                self._pictures.remove(item_id)
+            failures = [error for item_id in removed for error in self._pictures.remove(item_id)]
+        if failures:
+            raise self._failed(failures[0])
         return outcomes
 
     def merge(self, item: Item, content: bytes) -> Literal["added", "merged", "unchanged"]:

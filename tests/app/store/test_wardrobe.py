@@ -169,6 +169,23 @@ def test_of_what_is_deleted_nothing_is_left(wardrobe: Wardrobe, settings: Settin
     assert wardrobe.get(first).corrections == []  # and does not come back
 
 
+def test_a_file_that_cannot_be_removed_keeps_no_other_from_being_removed(settings: Settings) -> None:
+    wardrobe = Wardrobe(settings)
+    ids = add(wardrobe, 1, 2)
+    for item_id in ids:
+        wardrobe.thumbnail(item_id, size_pixels=960)
+    in_the_way = settings.data_dir / "thumbnails" / ids[0][:2] / f"{ids[0]}-160.jpg"
+    in_the_way.mkdir()
+
+    with pytest.raises(StorageUnavailableError, match="cannot be written"):
+        wardrobe.delete([(item_id, None) for item_id in ids])
+
+    assert files(settings.data_dir) == []
+    assert wardrobe.find(ids) == {}
+    wardrobe.close()
+    Wardrobe(settings).open()  # a folder that is not ours does not keep it from starting
+
+
 def test_pages_hold_every_item_once_whatever_is_added_meanwhile(wardrobe: Wardrobe) -> None:
     ids = add(wardrobe, *range(7))
 
@@ -401,8 +418,8 @@ def test_sqlite_waits_for_writers_and_keeps_what_it_said(settings: Settings) -> 
     with database.read() as session:
         pragmas = [
             session.connection().exec_driver_sql(f"PRAGMA {name}").scalar()
-            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "secure_delete")
         ]
 
-    assert pragmas == ["wal", 2, 1, 20_000]
+    assert pragmas == ["wal", 2, 1, 20_000, 1]
     database.engine.dispose()
