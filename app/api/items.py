@@ -303,9 +303,9 @@ async def import_items(request: Request, settings: SettingsDependency, wardrobe:
             max_picture_bytes=settings.max_upload_bytes,
         )
     return ImportResponse(
-        added=imported.added,
-        merged=imported.merged,
-        unchanged=imported.unchanged,
+        added=imported.outcomes["added"],
+        merged=imported.outcomes["merged"],
+        unchanged=imported.outcomes["unchanged"],
         failed=[FailedImport(name=name, error=problems.describe(error, request)) for name, error in imported.failed],
     )
 

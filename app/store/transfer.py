@@ -6,21 +6,23 @@ import io
 import itertools
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import IO, Any
+from datetime import UTC, datetime
+from typing import IO, Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from app.artifact import Sha256
-from app.errors import ImageError, ImportedItemError, ItemNotFoundError, NotAnExportError, WardrobeError
+from app.errors import ImportedItemError, ItemNotFoundError, NoRoomError, NotAnExportError, WardrobeError
 from app.images import sniff_format
 from app.store.tables import Correction, Drawer, Item
 from app.store.wardrobe import MAX_FILENAME_CHARACTERS, Filter, Wardrobe
 
 JSONL_NAME, CSV_NAME = "items.jsonl", "items.csv"
 MAX_LINE_BYTES = 2**20  # chosen, not tuned: an item of a hundred classes and a hundred corrections has 40 KB
+MAX_WRONG_ITEMS = 1000  # chosen, not tuned: a kilobyte of archive can unpack to a million lines
 CSV_COLUMNS = (
     "id",
     "filename",
@@ -37,6 +39,10 @@ CSV_COLUMNS = (
 )
 
 
+# Any time but the first and the last day there are, which a time zone could push out of the calendar.
+Time = Annotated[AwareDatetime, Field(ge=datetime(1, 1, 2, tzinfo=UTC), lt=datetime(9999, 12, 31, tzinfo=UTC))]
+
+
 class _Exported(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -45,8 +51,8 @@ class ExportedCorrection(_Exported):
     id: str = Field(max_length=64)
     label: str | None = Field(max_length=100)
     drawer: Drawer
-    made_at: AwareDatetime
-    taken_back_at: AwareDatetime | None
+    made_at: Time
+    taken_back_at: Time | None
 
 
 class ExportedItem(_Exported):
@@ -55,8 +61,8 @@ class ExportedItem(_Exported):
     id: Sha256
     revision: int = Field(ge=1, lt=2**31)
     filename: str | None = Field(max_length=MAX_FILENAME_CHARACTERS)
-    added_at: AwareDatetime
-    changed_at: AwareDatetime
+    added_at: Time
+    changed_at: Time
     prediction: dict[str, Any]
     corrections: list[ExportedCorrection] = Field(max_length=1000)
     picture: str = Field(description="Its file in the archive.")
@@ -64,42 +70,17 @@ class ExportedItem(_Exported):
 
 @dataclass(slots=True)
 class Imported:
-    """How many items were taken over; `failed` have the file's or line's name and why not."""
+    """How many items were taken over, by what `Wardrobe.merge` said; `failed` have file or line, and why not."""
 
-    added: int = 0
-    merged: int = 0
-    unchanged: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
     failed: list[tuple[str, WardrobeError]] = field(default_factory=list)
 
 
 def export_csv(items: Iterable[Item]) -> Iterator[str]:
     """Lines for a spreadsheet."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(CSV_COLUMNS)
+    yield _csv_line(CSV_COLUMNS)
     for item in items:
-        yield buffer.getvalue()
-        buffer.seek(0)
-        buffer.truncate()
-        prediction = item.prediction
-        model = f"{prediction['model']['name']}/{prediction['model']['version']}"
-        writer.writerow(
-            [
-                item.id,
-                _no_formula(item.filename or ""),
-                item.drawer,
-                _no_formula(item.label or ""),
-                str(item.corrected).lower(),
-                prediction["label"],
-                prediction["probability"],
-                prediction["decision"],
-                prediction["reason"],
-                model,
-                item.added_at.isoformat(),
-                item.changed_at.isoformat(),
-            ]
-        )
-    yield buffer.getvalue()
+        yield _csv_line(_csv_cells(item))
 
 
 def export_zip(wardrobe: Wardrobe, chosen: Filter) -> Iterator[bytes]:
@@ -109,7 +90,8 @@ def export_zip(wardrobe: Wardrobe, chosen: Filter) -> Iterator[bytes]:
     """
     sink = _Sink()
     lines: list[bytes] = []
-    items = []
+    csv_lines = [_csv_line(CSV_COLUMNS)]
+    newest = datetime(2026, 1, 1, tzinfo=UTC)
     with zipfile.ZipFile(sink, "w") as archive:
         for item in wardrobe.walk(chosen):
             try:
@@ -120,11 +102,11 @@ def export_zip(wardrobe: Wardrobe, chosen: Filter) -> Iterator[bytes]:
             name = f"pictures/{item.drawer}/{item.id}.{suffix}"
             archive.writestr(_entry(name, item.added_at), content)
             lines.append(_line(item, name))
-            items.append(item)
+            csv_lines.append(_csv_line(_csv_cells(item)))
+            newest = max(newest, item.changed_at)
             yield sink.take()
-        now = max((item.changed_at for item in items), default=datetime(2026, 1, 1))
-        archive.writestr(_entry(JSONL_NAME, now), b"".join(lines), zipfile.ZIP_DEFLATED)
-        archive.writestr(_entry(CSV_NAME, now), "".join(export_csv(items)), zipfile.ZIP_DEFLATED)
+        archive.writestr(_entry(JSONL_NAME, newest), b"".join(lines), zipfile.ZIP_DEFLATED)
+        archive.writestr(_entry(CSV_NAME, newest), "".join(csv_lines), zipfile.ZIP_DEFLATED)
     yield sink.take()
 
 
@@ -140,9 +122,11 @@ def import_zip(
     `parse_prediction` raises a ValidationError for what is no prediction.
 
     Raises:
-        NotAnExportError: no such archive.
+        NotAnExportError: no such archive, or too much of it is wrong; what was taken over before stays.
     """
     imported = Imported()
+    seen: set[str] = set()
+    num_wrong = 0
     try:
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, NotImplementedError) as error:
@@ -152,6 +136,8 @@ def import_zip(
             raise NotAnExportError(f"it has no {JSONL_NAME}")
         with archive.open(JSONL_NAME) as lines:
             for number in itertools.count(1):
+                if num_wrong > MAX_WRONG_ITEMS:
+                    raise NotAnExportError(f"more than {MAX_WRONG_ITEMS} of its items are wrong")
                 name = f"{JSONL_NAME}, line {number}"
                 try:
                     line = lines.readline(MAX_LINE_BYTES + 1)
@@ -163,13 +149,19 @@ def import_zip(
                         raise ImportedItemError("it has a character that no database takes")
                     exported = ExportedItem.model_validate_json(line)
                     name = exported.picture
+                    if exported.id in seen:
+                        raise ImportedItemError("it is in the archive twice")
+                    seen.add(exported.id)
                     prediction = parse_prediction(exported.prediction)
                     content = _picture(archive, exported, max_picture_bytes)
-                    outcome = wardrobe.merge(_row(exported, prediction, len(content)), content)
-                    setattr(imported, outcome, getattr(imported, outcome) + 1)
-                except ImageError as error:
+                    imported.outcomes[wardrobe.merge(_row(exported, prediction, len(content)), content)] += 1
+                except NoRoomError as error:  # at most once for each picture in the archive
+                    imported.failed.append((name, error))
+                except ImportedItemError as error:
+                    num_wrong += 1
                     imported.failed.append((name, error))
                 except ValidationError as error:
+                    num_wrong += 1
                     first = error.errors()[0]
                     reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
                     imported.failed.append((name, ImportedItemError(reason)))
@@ -228,7 +220,32 @@ def _row(exported: ExportedItem, prediction: dict[str, Any], num_bytes: int) -> 
 
 
 def _entry(name: str, time: datetime) -> zipfile.ZipInfo:
-    return zipfile.ZipInfo(name, date_time=time.timetuple()[:6])
+    year = min(max(time.year, 1980), 2107)  # what a ZIP can say
+    return zipfile.ZipInfo(name, date_time=(year, *time.timetuple()[1:6]))
+
+
+def _csv_line(cells: Sequence[object]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerow(cells)
+    return buffer.getvalue()
+
+
+def _csv_cells(item: Item) -> list[object]:
+    prediction = item.prediction
+    return [
+        item.id,
+        _no_formula(item.filename or ""),
+        item.drawer,
+        _no_formula(item.label or ""),
+        str(item.corrected).lower(),
+        prediction["label"],
+        prediction["probability"],
+        prediction["decision"],
+        prediction["reason"],
+        f"{prediction['model']['name']}/{prediction['model']['version']}",
+        item.added_at.isoformat(),
+        item.changed_at.isoformat(),
+    ]
 
 
 def _no_formula(text: str) -> str:

@@ -18,6 +18,8 @@ PREDICTION: dict[str, Any] = {
     "group": "dresses",
     "probability": 0.7,
     "decision": "review",
+    "reason": "A person should look.",
+    "model": {"name": "wardrobe", "version": 1},
     "top_k": [
         {"label": "dress", "group": "dresses", "probability": 0.7},
         {"label": "shirt", "group": "tops", "probability": 0.2},
