@@ -22,6 +22,7 @@ WardrobeError
 │   ├── InvalidCursorError
 │   ├── NotAnExportError
 │   ├── CrossSiteError
+│   ├── UnknownHostError
 │   └── StorageOffError
 ├── ImageError                       one picture; the others in the request are answered
 │   ├── NoRoomError
@@ -171,6 +172,15 @@ class NotAnExportError(RequestError):
 class CrossSiteError(RequestError):
     def __init__(self, origin: str) -> None:
         super().__init__(f"A page of another site ({origin}) may not change the wardrobe.")
+
+
+class UnknownHostError(RequestError):
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"The wardrobe is not shown under the name {host!r}: without API keys, any site could give its own name "
+            "this service's address. Open it by its address or as localhost, or have whoever runs it add the name to "
+            "WARDROBE_HOST_NAMES."
+        )
 
 
 class StorageOffError(RequestError):

@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     allow_anonymous: bool = Field(
         False, description="Listen without API keys on other addresses than loopback as well."
     )
+    host_names: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Names, separated by commas, under which `/items` answers without API keys, beside localhost."
+    )
     storage: Literal["auto", "on", "off"] = Field(
         "auto",
         description="Keep pictures, predictions and corrections (`/items`); `auto`: unless strangers are let in.",
@@ -73,7 +76,7 @@ class Settings(BaseSettings):
     max_stored_bytes: int = Field(20 * 2**30, ge=0, description="Most bytes of all pictures kept; more get a 507.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severity that is logged.")
 
-    @field_validator("api_key_sha256", mode="before")
+    @field_validator("api_key_sha256", "host_names", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value

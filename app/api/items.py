@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import IO, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -51,6 +52,7 @@ from app.errors import (
     CrossSiteError,
     InvalidCursorError,
     ItemChangedError,
+    UnknownHostError,
     WardrobeError,
 )
 from app.images import sniff_format
@@ -76,7 +78,27 @@ PICTURE_HEADERS = {
 }
 
 
-def refuse_other_sites(request: Request) -> None:
+async def refuse_other_names(request: Request, settings: SettingsDependency) -> None:
+    """A site can give its own name our address, loopback too (DNS rebinding): its pages then are of our origin.
+
+    The name stays in Host. An address there, or localhost, is no site's name; with API keys it could not ask anyway.
+    The classifier is left out: a proxy may call it what it likes, there is nothing to see or to change.
+
+    Raises:
+        UnknownHostError: the request came by a name that may be another site's.
+    """
+    if settings.api_key_sha256:
+        return
+    host = request.headers.get("Host", "")
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        if name not in ("localhost", *map(str.lower, settings.host_names)):
+            ip_address(name)
+    except ValueError as error:
+        raise UnknownHostError(host) from error
+
+
+async def refuse_other_sites(request: Request) -> None:
     """Pages of other sites can send a browser's requests here, to loopback too: they may change nothing.
 
     The rule of Go's net/http.CrossOriginProtection: Sec-Fetch-Site where the browser sends it, else Origin against
@@ -98,7 +120,7 @@ def refuse_other_sites(request: Request) -> None:
 router = APIRouter(
     prefix="/items",
     tags=["items"],
-    dependencies=[Depends(refuse_other_sites)],
+    dependencies=[Depends(refuse_other_names), Depends(refuse_other_sites)],
     responses=problems.responses(403, 409, 422, 503),
 )
 

@@ -41,6 +41,7 @@ TABLE: dict[type[errors.WardrobeError], tuple[int, str, str]] = {
     errors.InvalidCursorError: (422, "invalid-cursor", "The cursor is not valid"),
     errors.NotAnExportError: (422, "not-an-export", "This is not an export of a wardrobe"),
     errors.CrossSiteError: (403, "cross-site", "Pages of other sites may not change anything"),
+    errors.UnknownHostError: (403, "unknown-host", "The service does not know itself by this name"),
     errors.StorageOffError: (409, "storage-off", "Nothing is kept here"),
     errors.NoRoomError: (507, "no-room", "There is no room for the picture"),
     errors.ImportedItemError: (422, "item-left-out", "The item cannot be taken over"),

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import csv
 import fcntl
+import hashlib
 import io
 import itertools
 import zipfile
@@ -52,7 +53,12 @@ def settings(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Se
     folder = tmp_path_factory.mktemp("items")
     write_tiny_wardrobe(folder / "models", template=artifact.card)
     return Settings(
-        models_dir=folder / "models", engine="torchscript", num_threads=1, storage="on", data_dir=folder / "data"
+        models_dir=folder / "models",
+        engine="torchscript",
+        num_threads=1,
+        host_names=("wardrobe",),
+        storage="on",
+        data_dir=folder / "data",
     )
 
 
@@ -412,6 +418,37 @@ async def test_a_page_of_another_site_changes_nothing(
     assert response.status_code == status
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8000", 200),
+        ("LOCALHOST", 200),
+        ("127.0.0.1:8000", 200),
+        ("192.168.1.5", 200),
+        ("[::1]:8000", 200),
+        ("wardrobe:80", 200),
+        ("rebound.example:8000", 403),
+        ("localhost.rebound.example", 403),
+        ("127.0.0.1.rebound.example", 403),
+        ("[::1", 403),
+        ("", 403),
+    ],
+)
+async def test_the_wardrobe_is_not_shown_under_a_name_that_a_site_gave_it(
+    client: httpx.AsyncClient, host: str, status: int
+) -> None:
+    """Its pages would be of the same origin: neither Origin nor Sec-Fetch-Site tells them apart."""
+    headers = {"Host": host, "Sec-Fetch-Site": "same-origin"}
+
+    shown = await client.get("/items", headers=headers)
+    changed = await client.post("/items/delete", json={"items": [{"id": "0" * 64}]}, headers=headers)
+    classified = await client.post("/predict", content=red(), headers=headers)
+
+    assert (shown.status_code, changed.status_code, classified.status_code) == (status, status, 200)
+    if status == 403:
+        assert "WARDROBE_HOST_NAMES" in problem_of(shown, 403, "unknown-host")["detail"]
+
+
 async def test_without_storage_the_classifier_goes_on(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     off = settings.model_copy(update={"storage": "off"})
@@ -433,14 +470,19 @@ async def test_without_storage_the_classifier_goes_on(settings: Settings, tmp_pa
         assert predicted.status_code == 200
 
 
-async def test_an_api_key_is_wanted_for_items_too(settings: Settings) -> None:
-    keyed = settings.model_copy(update={"api_key_sha256": ("0" * 64,)})
+async def test_an_api_key_is_wanted_for_items_too_and_opens_them_under_any_name(settings: Settings) -> None:
+    key = "tests-only"
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    keyed = settings.model_copy(update={"api_key_sha256": (digest,)})
 
     async with running(keyed) as client:
         responses = [await client.get("/items"), await client.post("/items/delete", json={"items": []})]
+        named = {"Host": "any.example", "Authorization": f"Bearer {key}"}
+        opened = await client.get("/items", headers=named)
 
     for response in responses:
         problem_of(response, 401, "unauthorized")
+    assert opened.status_code == 200
 
 
 async def test_a_slow_disk_does_not_hold_up_others(client: httpx.AsyncClient, settings: Settings) -> None:
