@@ -21,9 +21,8 @@ from app.api.schemas import (
     PredictionPublic,
     PredictResponse,
 )
-from app.errors import NoHeatMapError, UnknownLabelError, WardrobeError
-from app.inference.predictor import Prediction, Predictor
-from app.inference.scheduler import ModelChooser
+from app.errors import WardrobeError
+from app.inference.predictor import Prediction
 from app.inference.store import AUTO
 
 router = APIRouter(tags=["predict"])
@@ -79,31 +78,17 @@ async def predict(
     choose = store.chooser(model)
     predictor.require_room()  # else the body would be read, up to its limit, only to be refused
     uploads = await read_uploads(request, settings)
-    predicting = predictor.predict([upload.content for upload in uploads], choose=choose, top_k=top_k)
+    contents = [upload.content for upload in uploads]
+    predicting = predictor.predict(contents, choose=choose, top_k=top_k, explain=explain, explain_label=explain_label)
     outcomes = await while_connected(request, predicting)
     request.scope[STAGES_SCOPE_KEY] = stage_seconds(outcomes)
     failures = [outcome for outcome in outcomes if isinstance(outcome, WardrobeError)]
     if len(failures) == len(outcomes):
         return all_failed(request, uploads, failures)
     predictions = [_public(request, u, outcome) for u, outcome in zip(uploads, outcomes, strict=True)]
-    if explain:
-        for upload, prediction in zip(uploads, predictions, strict=True):
-            if isinstance(prediction, PredictionPublic):
-                choose_same = store.chooser(prediction.model.name)
-                prediction.explanation = await asyncio.to_thread(
-                    _explain, predictor, upload, choose_same, explain_label or prediction.label
-                )
     answer = PredictResponse(predictions=predictions)
     # Written here: FastAPI would check once more what has just been checked.
     return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
-
-
-def _explain(predictor: Predictor, upload: Upload, choose: ModelChooser, label: str) -> Explanation:
-    try:
-        shown, png = predictor.heat_map(upload.content, choose=choose, label=label)
-    except (NoHeatMapError, UnknownLabelError) as error:
-        return Explanation(label=None, png_base64=None, reason=str(error))
-    return Explanation(label=shown, png_base64=base64.b64encode(png).decode(), reason=None)
 
 
 async def while_connected(
@@ -153,7 +138,13 @@ def _public(
 ) -> PredictionPublic | FailedImagePublic:
     if isinstance(outcome, WardrobeError):
         return failed_image(request, upload, outcome)
-    return public_prediction(upload, outcome)
+    prediction = public_prediction(upload, outcome)
+    if isinstance(outcome.heat_map, WardrobeError):
+        prediction.explanation = Explanation(label=None, png_base64=None, reason=str(outcome.heat_map))
+    elif outcome.heat_map is not None:
+        label, png = outcome.heat_map
+        prediction.explanation = Explanation(label=label, png_base64=base64.b64encode(png).decode(), reason=None)
+    return prediction
 
 
 def public_prediction(upload: Upload, prediction: Prediction) -> PredictionPublic:

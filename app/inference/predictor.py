@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import math
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 from app.artifact import Artifact, ClassInfo
 from app.errors import BusyError, ImageError, WardrobeError
@@ -37,7 +37,8 @@ class Candidate:
 class Prediction:
     """One classified image, without its pixels; `candidates` are sorted, most probable first.
 
-    `seconds` has the duration of each stage.
+    `seconds` has the duration of each stage; `heat_map` the class shown and a PNG, or why there is none, where one was
+    asked for.
     """
 
     artifact: Artifact
@@ -46,6 +47,7 @@ class Prediction:
     verdict: Verdict
     garment_score: float | None
     seconds: Mapping[str, float]
+    heat_map: tuple[str, bytes] | WardrobeError | None = None
 
 
 class Predictor:
@@ -58,14 +60,21 @@ class Predictor:
         self._metrics = metrics
         self._scheduler = scheduler
         self._pending: set[Order] = set()  # touched on the event loop only
-        self._drawing = threading.BoundedSemaphore(MAX_HEAT_MAPS_AT_ONCE)
+        self._drawing = ThreadPoolExecutor(MAX_HEAT_MAPS_AT_ONCE, thread_name_prefix="heat-map")
 
     async def predict(
-        self, contents: Sequence[bytes], *, choose: ModelChooser, top_k: int
+        self,
+        contents: Sequence[bytes],
+        *,
+        choose: ModelChooser,
+        top_k: int,
+        explain: bool = False,
+        explain_label: str | None = None,
     ) -> list[Prediction | WardrobeError]:
         """Classify image files, in order. What is wrong with one image stands in its place.
 
-        Cancelled, it leaves undone what was not begun.
+        `explain` adds a heat map of `explain_label`, by default of each one's label; until the last is drawn the images
+        keep their place in the queue. Cancelled, it leaves undone what was not begun.
 
         Raises:
             BusyError: the queue has no room for all of them, they were not done in time, or one could not be begun.
@@ -84,6 +93,16 @@ class Predictor:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await done.wait()
+                for outcome in order.outcomes.values():
+                    if isinstance(outcome, Failed) and isinstance(outcome.error, BusyError):
+                        raise outcome.error
+                answers = [self._answer(order.outcomes[index], top_k) for index in range(len(contents))]
+                if explain:
+                    for index, answer in enumerate(answers):
+                        if isinstance(answer, Prediction):
+                            label = explain_label or answer.candidates[0].info.label
+                            drawn = await self._drawn(contents[index], choose, label)
+                            answers[index] = replace(answer, heat_map=drawn)
         except TimeoutError as error:
             raise BusyError(
                 f"The answer was not ready within {self._timeout_seconds:g} s.", self._seconds_to_drain()
@@ -92,21 +111,30 @@ class Predictor:
             order.dropped = True
             self._pending.remove(order)
             self._metrics.queue_images.dec(len(contents))
-        for outcome in order.outcomes.values():
-            if isinstance(outcome, Failed) and isinstance(outcome.error, BusyError):
-                raise outcome.error
-        return [self._answer(order.outcomes[index], top_k) for index in range(len(contents))]
+        return answers
 
     def heat_map(self, content: bytes, *, choose: ModelChooser, label: str | None) -> tuple[str, bytes]:
         """As app.inference.heatmap.heat_map(). Blocking: call it from a worker thread."""
-        with self._drawing:
-            return heat_map(
-                content,
-                decoder=self._scheduler.decoder,
-                choose=choose,
-                label=label,
-                max_pixels=self._max_image_pixels,
-            )
+        return self._draw(content, choose, label).result()
+
+    def _draw(self, content: bytes, choose: ModelChooser, label: str | None) -> Future[tuple[str, bytes]]:
+        return self._drawing.submit(
+            heat_map,
+            content,
+            decoder=self._scheduler.decoder,
+            choose=choose,
+            label=label,
+            max_pixels=self._max_image_pixels,
+        )
+
+    async def _drawn(self, content: bytes, choose: ModelChooser, label: str) -> tuple[str, bytes] | WardrobeError:
+        """The heat map, or why there is none: the prediction stands without it."""
+        try:
+            return await asyncio.wrap_future(self._draw(content, choose, label))
+        except WardrobeError as error:
+            return error
+        except Exception as error:  # whatever a network raises
+            return _inference_error(error)
 
     def require_room(self, num_images: int = 1) -> None:
         """Do nothing if the queue can take so many images now.
@@ -129,11 +157,8 @@ class Predictor:
             self._metrics.images.labels("", "", "refused").inc()
             return outcome.error
         if isinstance(outcome, Failed):
-            logger.error("inference failed", exc_info=outcome.error)
             self._metrics.images.labels(outcome.model_name, "", "failed").inc()
-            failure = InferenceError("The model failed on this image. The failure was logged.")
-            failure.__cause__ = outcome.error
-            return failure
+            return _inference_error(outcome.error)
         card, scores = outcome.artifact.card, outcome.scores
         candidates = [
             Candidate(card.classes[index], float(scores.probabilities[index]))
@@ -142,3 +167,10 @@ class Predictor:
         verdict = decide(scores, card)
         self._metrics.images.labels(card.name, candidates[0].info.label, verdict.decision).inc()
         return Prediction(outcome.artifact, outcome.image, candidates, verdict, scores.garment, outcome.seconds)
+
+
+def _inference_error(cause: Exception) -> InferenceError:
+    logger.error("inference failed", exc_info=cause)
+    failure = InferenceError("The model failed on this image. The failure was logged.")
+    failure.__cause__ = cause
+    return failure

@@ -7,6 +7,7 @@ import resource
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from app.api.examples import PREDICT_RESPONSE
 from app.api.schemas import PredictResponse
 from app.artifact import Artifact, Scores
+from app.errors import UndecodableImageError
 from app.images import decode
 from app.inference.scheduler import Order
 from app.inference.store import ModelStore
@@ -426,13 +428,22 @@ async def test_a_body_that_trickles_is_cut_off(
     assert response.headers["Connection"] == "close"
 
 
-async def _post_and_leave(client: httpx.AsyncClient, *messages: dict[str, object]) -> None:
-    """Send these ASGI messages to POST /predict, then that the client has left."""
+async def _post_and_leave(
+    client: httpx.AsyncClient,
+    *messages: dict[str, object],
+    content_type: str = "image/png",
+    query: str = "",
+    after: threading.Event | None = None,
+) -> None:
+    """Send these ASGI messages to POST /predict, then, `after` something or at once, that the client has left."""
     coming = iter([*messages, {"type": "http.disconnect"}])
 
     async def receive() -> dict[str, object]:
         await asyncio.sleep(0)
-        return next(coming)
+        message = next(coming)
+        if after is not None and message["type"] == "http.disconnect":
+            await asyncio.to_thread(after.wait, 20)
+        return message
 
     async def send(message: dict[str, object]) -> None:
         pass
@@ -446,8 +457,8 @@ async def _post_and_leave(client: httpx.AsyncClient, *messages: dict[str, object
         "path": "/predict",
         "raw_path": b"/predict",
         "root_path": "",
-        "query_string": b"",
-        "headers": [(b"content-type", b"image/png")],
+        "query_string": query.encode(),
+        "headers": [(b"content-type", content_type.encode())],
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 80),
     }
@@ -484,6 +495,115 @@ async def test_a_picture_whose_client_has_left_costs_no_forward_pass(
     assert [answer.status_code for answer in answers] == [200, 200]
     assert 'label="Coat"' not in metrics
     assert "wardrobe_batch_size_count 2.0" in metrics
+
+
+# Heat maps
+
+
+class Drawing:
+    """How many heat maps were begun; `opened` cleared holds them up, `fails` has what some raise instead."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.opened.set()
+        self.fails: list[Exception] = []
+        self.begun = threading.Event()
+        self.num_begun = 0
+
+    def evidence(self, pixels: np.ndarray) -> np.ndarray:
+        self.num_begun += 1
+        self.begun.set()
+        self.opened.wait(timeout=20)
+        if self.fails:
+            raise self.fails.pop()
+        return np.ones((10, 7, 7), np.float32)
+
+
+@pytest.fixture
+def drawing(monkeypatch: pytest.MonkeyPatch) -> Drawing:
+    """The shipped model has no heat map: here it has one."""
+    drawing = Drawing()
+    monkeypatch.setattr(Artifact, "evidence", lambda self, pixels: drawing.evidence(pixels))
+    return drawing
+
+
+@pytest.fixture
+def one_model(artifact: Artifact, tmp_path: Path) -> Settings:
+    """A service that starts sooner than one with both models and engines."""
+    folder = tmp_path / artifact.card.name
+    folder.mkdir()
+    (folder / str(artifact.card.version)).symlink_to(artifact.folder, target_is_directory=True)
+    return Settings(models_dir=tmp_path, default_model=artifact.card.name, engine="onnxruntime", num_threads=1)
+
+
+@pytest.mark.parametrize("failure", [UndecodableImageError("PNG"), RuntimeError("secret text of a library")])
+async def test_a_heat_map_that_fails_costs_no_answer(
+    client: httpx.AsyncClient, pictures: dict[str, bytes], drawing: Drawing, failure: Exception
+) -> None:
+    drawing.fails = [failure]
+
+    response = await client.post("/predict?explain=true", files=parts(pictures["Bag"], pictures["Coat"]))
+
+    failed, drawn = [prediction["explanation"] for prediction in response.json()["predictions"]]
+    assert (failed["png_base64"], drawn["reason"], drawn["label"]) == (None, None, "Coat")
+    assert failed["reason"]
+    assert "secret" not in response.text
+
+
+async def test_images_keep_their_place_in_the_queue_until_their_heat_maps_are_drawn(
+    one_model: Settings, pictures: dict[str, bytes], drawing: Drawing
+) -> None:
+    tiny = one_model.model_copy(update={"max_queue_images": 2, "max_images_per_request": 2})
+    async with running(tiny) as client:
+        await wait_for(client, "/health/ready")
+        drawing.opened.clear()
+        explaining = asyncio.create_task(
+            client.post("/predict?explain=true", files=parts(pictures["Bag"], pictures["Coat"]))
+        )
+        await asyncio.to_thread(drawing.begun.wait, 20)
+
+        refused = await client.post("/predict", content=pictures["Coat"])
+        drawing.opened.set()
+        explained = await explaining
+        afterwards = await client.post("/predict", content=pictures["Coat"])
+
+    problem_of(refused, 429, "overloaded")
+    assert (explained.status_code, afterwards.status_code) == (200, 200)
+
+
+async def test_a_heat_map_may_not_take_longer_than_the_answer(
+    one_model: Settings, pictures: dict[str, bytes], drawing: Drawing
+) -> None:
+    async with running(one_model.model_copy(update={"predict_timeout_seconds": 1})) as client:
+        await wait_for(client, "/health/ready")
+        drawing.opened.clear()
+
+        response = await client.post("/predict?explain=true", content=pictures["Bag"])
+        drawing.opened.set()
+
+    assert "within 1 s" in problem_of(response, 429, "overloaded")["detail"]
+    assert drawing.num_begun == 1
+
+
+async def test_no_heat_map_is_drawn_for_a_client_that_has_left(
+    one_model: Settings, pictures: dict[str, bytes], drawing: Drawing
+) -> None:
+    body, content_type = multipart(pictures["Bag"], pictures["Coat"])
+    async with running(one_model) as client:
+        await wait_for(client, "/health/ready")
+        drawing.opened.clear()
+
+        await _post_and_leave(
+            client,
+            {"type": "http.request", "body": body, "more_body": False},
+            content_type=content_type,
+            query="explain=true",
+            after=drawing.begun,
+        )
+        drawing.opened.set()
+        await client.post("/predict?explain=true", content=pictures["Dress"])
+
+    assert drawing.num_begun == 2  # of the first picture, before its client left, and the other client's
 
 
 # Overload
