@@ -178,12 +178,13 @@ class Drawers:
     def _settle(self) -> None:
         """Finish what a killed run was at, file by file; what it had not begun is planned anew."""
         for placement in self.journal.open_placements():
-            target = self.folder / placement.target
-            _part(target).unlink(missing_ok=True)
-            there = _is_there(placement, target)
-            if there and placement.how == "move":
-                Path(placement.source).unlink(missing_ok=True)
-            self._write([{"done" if there else "undone": placement.number}])
+            target, source = self.folder / placement.target, Path(placement.source)
+            with suppress(OSError):  # it cannot be looked at now: the next run tries again
+                _part(target).unlink(missing_ok=True)
+                there = _is_there(placement, target)
+                if there and placement.how == "move" and _is_second(source, target):
+                    source.unlink()
+                self._write([{"done" if there else "undone": placement.number}])
 
     def put(self, placements: list[Placement], advance: Callable[[], None]) -> list[tuple[str, str]]:
         """Do it. Returns those that failed and why; they do not stop the others."""
@@ -287,14 +288,29 @@ def _put(placement: Placement, target: Path) -> None:
 
 
 def _move(source: Path, target: Path, sha256: str) -> None:
-    """Under a second name first, so that at no moment the file has none: a rename would replace what is there."""
+    """Under a second name first, so that at no moment the file has none: a rename would replace what is there.
+
+    If another file has come under the first name meanwhile, that one stays.
+    """
+    before = source.lstat()
     try:
         os.link(source, target)
     except OSError as error:
         if error.errno not in NO_HARD_LINKS:
             raise
         _copy(source, target, sha256)  # another disk, or one without links
-    source.unlink()
+    try:
+        if _identity(source.lstat()) == _identity(before):
+            source.unlink()
+    except FileNotFoundError:
+        pass  # somebody else took it away: this is what is left of it
+    except OSError:  # its folder cannot be written to: nothing was moved, and nothing stays behind
+        target.unlink()
+        raise
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _copy(source: Path, target: Path, sha256: str) -> None:
@@ -322,15 +338,26 @@ def _is_there(placement: Placement, target: Path) -> bool:
     """Whether the target is what the placement would have put there."""
     if placement.how == "symlink":
         return target.is_symlink() and os.readlink(target) == placement.source
-    if target.is_symlink() or not target.is_file():
+    return _is_plain(target) and (_same_file(target, Path(placement.source)) or _sha256(target) == placement.sha256)
+
+
+def _is_second(path: Path, other: Path) -> bool:
+    """Whether both are files of the same content, and not one seen through a link to its folder: one of them can go."""
+    if not (_is_plain(path) and _is_plain(other)) or os.path.realpath(path) == os.path.realpath(other):
         return False
-    return _same_file(target, Path(placement.source)) or _sha256(target) == placement.sha256
+    if _same_file(path, other):
+        return path.lstat().st_nlink > 1  # one name only: its folder is mounted twice
+    return _sha256(path) == _sha256(other)
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _same_file(one: Path, other: Path) -> bool:
     try:
         return os.path.samestat(one.lstat(), other.lstat())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -353,10 +380,12 @@ def _take_back(placement: Placement, target: Path) -> None:
     elif placement.how == "symlink":
         if _is_there(placement, target):
             target.unlink()
+    elif not _is_plain(target):
+        raise WardrobeError(f"{target} is no file any more, and left as it is.")
     elif not os.path.lexists(source):  # moved, or the original is gone and this is what is left of it
         source.parent.mkdir(parents=True, exist_ok=True)
         _move(target, source, _sha256(target))
-    elif _same_file(target, source) or (_sha256(target) == placement.sha256 == _sha256(source)):
+    elif _is_second(source, target):
         target.unlink()
     else:
-        raise WardrobeError(f"{target} and {source} are both there and differ: both are left as they are.")
+        raise WardrobeError(f"{target} and {source} are both there and not alike: both are left as they are.")

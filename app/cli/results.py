@@ -170,3 +170,5 @@ def lock(file: IO[Any], path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise InUseError(path) from error
+    if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+        raise InUseError(path)  # and has put another file in its place since this one was opened

@@ -4,13 +4,15 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from app.cli.drawers import JOURNAL_NAME, Drawers, How, Journal, plan
-from app.cli.results import InUseError, NotResultsError, ResultsFile, Row, read_rows
+from app.cli.results import InUseError, NotResultsError, ResultsFile, Row, lock, read_rows
 from app.cli.rules import DEFAULT_RULES, RulesError, read_rules
 from app.cli.walk import walk
 from tests.tiny_wardrobe import plain
@@ -163,6 +165,68 @@ def test_undo_of_a_move_writes_over_nothing_either(photos: Path, drawers: Path) 
     assert (drawers / "dresses" / "b.png").read_bytes() == plain(100, 0, 0)
 
 
+def linked_back(photos: Path, drawers: Path) -> None:
+    """So that other programs still find the picture."""
+    (photos / "b.png").symlink_to(drawers / "dresses" / "b.png")
+
+
+def linked_as_a_folder(photos: Path, drawers: Path) -> None:
+    """Both names are then one: removing either removes the picture."""
+    shutil.rmtree(photos)
+    photos.symlink_to(drawers / "dresses")
+
+
+def made_a_folder(photos: Path, drawers: Path) -> None:
+    (photos / "b.png").mkdir()
+
+
+@pytest.mark.parametrize("state", [linked_back, linked_as_a_folder, made_a_folder])
+def test_undo_never_removes_the_only_copy(photos: Path, drawers: Path, state: Callable[[Path, Path], None]) -> None:
+    put(photos, drawers, "move")
+    state(photos, drawers)
+
+    left = undo(drawers)
+
+    assert "dresses/b.png" in [name for name, _ in left]
+    assert (drawers / "dresses" / "b.png").read_bytes() == plain(100, 0, 0)
+
+
+def test_undo_leaves_what_is_no_file_any_more(photos: Path, drawers: Path, tmp_path: Path) -> None:
+    """A link that somebody left there would lead nowhere at the other place."""
+    put(photos, drawers, "move")
+    (drawers / "dresses" / "b.png").rename(tmp_path / "taken.png")
+    (drawers / "dresses" / "b.png").symlink_to("../../taken.png")
+
+    left = undo(drawers)
+
+    assert [name for name, _ in left] == ["dresses/b.png"]
+    assert (drawers / "dresses" / "b.png").read_bytes() == plain(100, 0, 0)
+
+
+def test_a_move_out_of_a_folder_that_may_not_be_changed_leaves_nothing_behind() -> None:
+    """A second name would stay in the drawer, and undo would not know of it."""
+    with tempfile.TemporaryDirectory() as name:  # where another user may look, if this one may do everything
+        photos, drawers = Path(name, "photos"), Path(name, "drawers")
+        photos.mkdir()
+        drawers.mkdir()
+        drawers.chmod(0o777)
+        (photos / "a.png").write_bytes(plain(1, 2, 3))
+        Path(name).chmod(0o755)
+        photos.chmod(0o555)
+        user = os.geteuid()
+        try:
+            if user == 0:
+                os.seteuid(65534)
+            failed = put(photos, drawers, "move")
+        finally:
+            os.seteuid(user)
+            photos.chmod(0o755)
+
+        assert [name for name, _ in failed] == [str(photos / "a.png")]
+        assert names(drawers) == [JOURNAL_NAME]
+        assert (photos / "a.png").exists()
+
+
 def killed_before(photos: Path, drawers: Path) -> None:
     """Announced, nothing done."""
 
@@ -182,7 +246,15 @@ def killed_in_a_copy(photos: Path, drawers: Path) -> None:
     (drawers / "dresses" / "a.png").write_bytes((photos / "a.png").read_bytes())
 
 
-@pytest.mark.parametrize("state", [killed_before, killed_between, killed_after, killed_in_a_copy])
+def killed_after_and_a_new_one_came(photos: Path, drawers: Path) -> None:
+    """Done, not written down, and the camera has used the name again."""
+    killed_after(photos, drawers)
+    (photos / "a.png").write_bytes(plain(7, 7, 7))
+
+
+@pytest.mark.parametrize(
+    "state", [killed_before, killed_between, killed_after, killed_in_a_copy, killed_after_and_a_new_one_came]
+)
 def test_wherever_a_move_was_killed_it_is_finished_once(
     photos: Path, drawers: Path, state: Callable[[Path, Path], None]
 ) -> None:
@@ -194,6 +266,7 @@ def test_wherever_a_move_was_killed_it_is_finished_once(
     with (drawers / JOURNAL_NAME).open("a") as journal:
         journal.write('{"done": 1')  # cut in the middle of a line
     state(photos, drawers)
+    before |= {path.read_bytes() for path in walk(photos).pictures}
 
     with Drawers(drawers) as opened:
         settled = [
@@ -204,7 +277,7 @@ def test_wherever_a_move_was_killed_it_is_finished_once(
 
     assert names(photos) == []
     assert {path.read_bytes() for path in (drawers / "dresses").iterdir()} == before
-    assert len(list((drawers / "dresses").iterdir())) == 3
+    assert len(list((drawers / "dresses").iterdir())) == len(before)
     assert all(json.loads(line) for line in (drawers / JOURNAL_NAME).read_text().splitlines())
 
 
@@ -311,6 +384,16 @@ def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
             ResultsFile(tmp_path / "results.csv")
     with Drawers(tmp_path), pytest.raises(InUseError):
         Drawers(tmp_path)
+
+
+def test_a_file_that_another_run_has_replaced_meanwhile_is_in_use(tmp_path: Path) -> None:
+    """Opened before the other run replaced it, locked after: the lock would be on a file without a name."""
+    path = tmp_path / "results.csv"
+    with path.open("a") as file, ResultsFile(path) as other:
+        other.rewrite([])
+
+        with pytest.raises(InUseError):
+            lock(file, path)
 
 
 def test_a_csv_file_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
