@@ -4,16 +4,20 @@ import base64
 import hashlib
 import re
 import shutil
+import signal
+import subprocess
 from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
+from app.artifact import Artifact
 from tests.conftest import PICTURES_FOLDER
 from tests.odd_files import HTML
-from tests.process import serving
+from tests.process import serving, small_service
 from tests.tiny_wardrobe import plain
 
 if TYPE_CHECKING:
@@ -49,8 +53,21 @@ def browser() -> Generator["Browser", None, None]:
 
 @pytest.fixture
 def page(browser: "Browser") -> Generator["Page", None, None]:
+    """Of a desktop computer."""
+    with _page(browser, viewport={"width": 1280, "height": 900}) as page:
+        yield page
+
+
+@pytest.fixture
+def phone(browser: "Browser") -> Generator["Page", None, None]:
+    with _page(browser, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True) as page:
+        yield page
+
+
+@contextmanager
+def _page(browser: "Browser", **device: Any) -> Generator["Page", None, None]:
     """A session of its own. A mistake in the page's scripts, or what its policy forbids, fails the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    context = browser.new_context(reduced_motion="reduce", **device)
     context.set_default_timeout(TIMEOUT_MILLISECONDS)
     expect.set_options(timeout=TIMEOUT_MILLISECONDS)
     page = context.new_page()
@@ -63,11 +80,25 @@ def page(browser: "Browser") -> Generator["Page", None, None]:
 
 
 @pytest.fixture(scope="module")
-def client(two_models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[httpx.Client, None, None]:
-    """Of a service that keeps what it is sent."""
+def service(
+    two_models_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[tuple[subprocess.Popen[bytes], httpx.Client], None, None]:
+    """One that keeps what it is sent."""
     folder = tmp_path_factory.mktemp("page")
-    with serving(folder / "log", **_settings(two_models_dir, folder)) as (_, client):
-        yield client
+    with serving(folder / "log", **_settings(two_models_dir, folder)) as service:
+        yield service
+
+
+@pytest.fixture
+def client(service: tuple[subprocess.Popen[bytes], httpx.Client]) -> httpx.Client:
+    return service[1]
+
+
+@pytest.fixture
+def process(service: tuple[subprocess.Popen[bytes], httpx.Client]) -> Generator[subprocess.Popen[bytes], None, None]:
+    """Of that service. A test may stop it, so that it does not answer; afterwards it goes on."""
+    yield service[0]
+    service[0].send_signal(signal.SIGCONT)
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +121,18 @@ def _settings(models_dir: Path, folder: Path) -> dict[str, str]:
 @pytest.fixture
 def filled(client: httpx.Client, page: "Page") -> "Page":
     """The page of a wardrobe with two dresses and three pictures in the tray."""
+    fill(client)
+    page.goto(str(client.base_url))
+    expect(page.locator(".review [data-id]")).to_have_count(3)
+    return page
+
+
+def fill(client: httpx.Client) -> None:
     old = [{"id": item["id"]} for item in items_of(client)]
     if old:
         client.post("/items/delete", json={"items": old}).raise_for_status()
     for index, content in enumerate([*SURE[:2], *UNSURE[:3]]):
         client.post("/items", files={"file": (f"{index}.png", content)}).raise_for_status()
-    page.goto(str(client.base_url))
-    expect(page.locator(".review [data-id]")).to_have_count(3)
-    return page
 
 
 def items_of(client: httpx.Client) -> list[dict[str, Any]]:
@@ -249,10 +284,48 @@ def test_what_was_changed_elsewhere_meanwhile_is_shown_and_not_overwritten(
     assert client.get(f"/items/{item_id}").json()["drawer"] == "bags"
 
 
-def test_search_shows_what_fits(filled: "Page") -> None:
+def test_search_shows_what_fits_also_of_what_arrives_meanwhile(
+    filled: "Page", client: httpx.Client, process: subprocess.Popen[bytes]
+) -> None:
+    process.send_signal(signal.SIGSTOP)
+    drop(filled, SURE[5:])
     filled.get_by_role("searchbox", name="Search").fill("1.png")
+    process.send_signal(signal.SIGCONT)
 
-    expect(filled.locator("#sections [data-id]")).to_have_count(1)
+    expect(filled.get_by_text("3 pictures sorted.")).to_be_visible()
+    expect(filled.locator("#sections [data-id]")).to_have_count(2)
+    expect(drawer_count(filled, "All")).to_have_text("8 pictures")
+
+
+def test_cancelled_pictures_are_not_sent(
+    filled: "Page", client: httpx.Client, process: subprocess.Popen[bytes]
+) -> None:
+    process.send_signal(signal.SIGSTOP)
+    drop(filled, [*UNSURE[3:], NO_GARMENT, *DRAWINGS])  # three are sent at a time; the others wait
+    expect(filled.get_by_text("0 of 16.")).to_be_visible()
+    filled.get_by_role("button", name="Cancel 15.png").click()
+    expect(filled.get_by_text("0 of 15.")).to_be_visible()
+
+    filled.get_by_role("button", name="Cancel", exact=True).click()
+    expect(filled.get_by_text("Sorting")).to_be_hidden()
+    process.send_signal(signal.SIGCONT)
+    drop(filled, SURE[7:])
+
+    expect(filled.get_by_text("1 picture sorted.")).to_be_visible()
+    assert not {item["filename"] for item in items_of(client)} & {f"{number}.png" for number in range(5, 16)}
+
+
+def test_undo_that_did_not_reach_the_service_can_be_tried_again(filled: "Page") -> None:
+    filled.locator(".review .choice").first.click()
+    expect(drawer_count(filled, "To check")).to_have_text("2 pictures")
+    filled.context.set_offline(True)
+    filled.keyboard.press("Control+z")
+    expect(filled.get_by_text("The service does not answer.")).to_be_visible()
+    filled.context.set_offline(False)
+
+    filled.keyboard.press("Control+z")
+
+    expect(drawer_count(filled, "To check")).to_have_text("3 pictures")
 
 
 def test_one_picture_tells_what_the_model_thinks(filled: "Page") -> None:
@@ -262,6 +335,7 @@ def test_one_picture_tells_what_the_model_thinks(filled: "Page") -> None:
     expect(dialog.get_by_role("row", name="dress")).to_contain_text("96 %")
     dialog.get_by_role("button", name="What the model saw").click()
     expect(dialog.get_by_text("The mean colour.")).to_be_visible()
+    expect(dialog.locator(".frame img")).to_have_count(0)  # the whole picture is not what this model saw
     dialog.get_by_role("button", name="Heat map").click()
     expect(dialog.locator("img.heat")).to_be_visible()
     dialog.get_by_role("button", name="How long does it take?").click()
@@ -274,6 +348,70 @@ def test_one_picture_tells_what_the_model_thinks(filled: "Page") -> None:
     where.get_by_role("button", name="Save").click()
     expect(dialog.get_by_role("heading", name="gown")).to_be_visible()
     expect(dialog.get_by_text("sorted by you")).to_be_visible()
+
+
+def test_a_heat_map_is_asked_for_once_and_shown_only_where_it_belongs(
+    filled: "Page", process: subprocess.Popen[bytes]
+) -> None:
+    page = filled
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/explanation" in request.url else None)
+    page.locator(".dresses [data-role=open]").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Heat map").click()
+    expect(dialog.get_by_text("Red is what spoke for")).to_be_visible()
+    drop(page, SURE[4:])
+    expect(page.get_by_text("4 pictures sorted.")).to_be_visible()
+    assert len(asked) == 1
+
+    process.send_signal(signal.SIGSTOP)
+    with page.expect_response(re.compile("/explanation.*shirt")):
+        dialog.get_by_label("Evidence for").select_option("shirt")
+        dialog.get_by_role("button", name="Picture", exact=True).click()
+        process.send_signal(signal.SIGCONT)
+
+    dialog.get_by_role("button", name="What the model saw").click()
+    expect(dialog.get_by_text("The mean colour.")).to_be_visible()
+    expect(dialog.get_by_text("Red is what spoke for")).to_have_count(0)
+    assert len(asked) == 2
+
+
+def test_while_the_storage_cannot_be_had_nothing_is_given_up(page: "Page", artifact: Artifact, tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.write_text("not a folder")
+    with small_service(artifact, tmp_path / "log", STORAGE="on", DATA_DIR=str(data_dir)) as (_, client):
+        other = page.context.new_page()
+        for each in (page, other):
+            each.goto(str(client.base_url))
+        other.get_by_role("button", name="Sort without keeping").click()
+        expect(other.get_by_text("Nothing is kept.")).to_be_visible()
+        expect(page.get_by_role("alert")).to_contain_text("Items cannot be kept now")
+
+        data_dir.unlink()
+        page.get_by_role("button", name="Try again").click()
+        drop(page, SURE[:1])
+
+        expect(page.get_by_text("1 picture sorted.")).to_be_visible()
+        assert len(items_of(client)) == 1
+
+
+def test_on_a_phone_a_photo_is_taken_sorted_and_corrected(phone: "Page", client: httpx.Client) -> None:
+    fill(client)
+    phone.goto(str(client.base_url))
+
+    with phone.expect_file_chooser() as chooser:
+        phone.get_by_role("button", name="Take a photo").tap()
+    chooser.value.set_files({"name": "photo.png", "mimeType": "image/png", "buffer": UNSURE[7]})
+    expect(drawer_count(phone, "To check")).to_have_text("4 pictures")
+    phone.locator(".review [data-role=open]").first.tap()
+    phone.get_by_role("dialog").get_by_role("button", name="shirt", exact=True).tap()
+    expect(phone.get_by_text("sorted by you")).to_be_visible()
+    phone.get_by_role("dialog").get_by_role("button", name="Close").tap()
+
+    expect(drawer_count(phone, "Tops")).to_have_text("1 picture")
+    assert [item["filename"] for item in items_of(client) if item["corrected"]] == ["photo.png"]
+    width = phone.evaluate("document.documentElement.scrollWidth")
+    assert width == 390  # nothing sticks out to the side
 
 
 def test_without_storage_pictures_are_sorted_and_the_page_says_that_nothing_is_kept(
@@ -310,12 +448,17 @@ def test_the_model_page_shows_the_card(page: "Page", service_url: str, model: st
         expect(page.get_by_text(limit)).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_to_mend(filled: "Page", service_url: str, scheme: Any) -> None:
+@pytest.mark.parametrize(("device", "scheme"), [("page", "light"), ("page", "dark"), ("phone", "light")])
+def test_axe_finds_nothing_to_mend(
+    request: pytest.FixtureRequest, client: httpx.Client, service_url: str, device: str, scheme: Any
+) -> None:
     """https://github.com/dequelabs/axe-core, all its rules, on what a person meets."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="it brings axe-core").Axe()
-    page = filled
+    page = request.getfixturevalue(device)
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    fill(client)
+    page.goto(str(client.base_url))
+    expect(page.locator(".review [data-id]")).to_have_count(3)
 
     def violations() -> list[tuple[str, str]]:
         found = axe.run(page).response["violations"]

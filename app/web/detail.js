@@ -15,7 +15,8 @@ const STAGES = {
 
 const cards = new Map(); // "name/version" -> card, asked for once
 const timings = new Map(); // item id -> Server-Timing of the request that classified it
-const withoutHeatMap = new Set(); // digests of models
+const heatMaps = new Map(); // item id -> label -> promise of the address of its heat map
+const haveHeatMaps = new Map(); // name of a model -> whether it has them, where that is known
 
 export function rememberTiming(item, header) {
   if (header) timings.set(item.id, header);
@@ -63,16 +64,27 @@ export class Detail {
     return this.#item?.id ?? null;
   }
 
-  show(item, neighbours) {
+  /** Drawn anew only when there is something new about it: pictures that arrive meanwhile change nothing here. */
+  show(item, { hasPrevious, hasNext }) {
     const isOther = this.#item?.id !== item.id;
     if (isOther) this.#view = "picture";
+    const isSame = !isOther && this.#item.revision === item.revision;
     this.#item = item;
     const focused = this.#dialog.contains(document.activeElement) ? document.activeElement.dataset.action : null;
-    this.#content.replaceChildren(this.#header(item, neighbours), this.#stage(item), this.#facts(item));
+    if (!isSame) this.#content.replaceChildren(this.#header(item), this.#stage(item), this.#facts(item));
+    this.#dialog.querySelector('[data-action="Previous"]').disabled = !hasPrevious;
+    this.#dialog.querySelector('[data-action="Next"]').disabled = !hasNext;
+    if (isSame) return;
     if (!this.#dialog.open) this.#dialog.showModal();
     const again = focused && this.#dialog.querySelector(`[data-action="${focused}"]:not(:disabled)`);
     (again || this.#dialog.querySelector('[data-action="close"]')).focus({ preventScroll: true });
     if (isOther) this.#content.scrollTop = 0;
+  }
+
+  /** Free the heat maps of an item that is gone. */
+  forget(item) {
+    for (const loading of heatMaps.get(item.id)?.values() ?? []) loading.then(URL.revokeObjectURL, () => null);
+    heatMaps.delete(item.id);
   }
 
   /** Take a node in while open: what lies outside of a modal dialog cannot be used. */
@@ -84,15 +96,14 @@ export class Detail {
     if (this.#dialog.open) this.#dialog.close();
   }
 
-  #header(item, { hasPrevious, hasNext }) {
-    const step = (by, name, enabled) =>
+  #header(item) {
+    const step = (by, name) =>
       element(
         "button",
         {
           class: "quiet",
           "aria-label": `${name} picture`,
           "data-action": name,
-          disabled: !enabled,
           onclick: () => this.actions.step(by),
         },
         icon(name.toLowerCase()),
@@ -106,8 +117,8 @@ export class Detail {
         element("h2", { id: "detail-title" }, item.label ?? drawerTitle(item.drawer)),
         element("p", { class: "hint" }, `${drawerTitle(item.drawer)} · ${certainty(item)}`),
       ),
-      step(-1, "Previous", hasPrevious),
-      step(1, "Next", hasNext),
+      step(-1, "Previous"),
+      step(1, "Next"),
       element(
         "button",
         { class: "quiet", "aria-label": "Close", "data-action": "close", onclick: () => this.close() },
@@ -131,24 +142,18 @@ export class Detail {
     const paint = async (view) => {
       this.#view = view;
       buttons.forEach((button, index) => button.setAttribute("aria-pressed", String(views[index][0] === view)));
-      const image = element("img", { alt: `${item.label ?? "Picture"}, ${item.filename ?? "without a file name"}` });
-      image.addEventListener("error", () => {
-        frame.replaceChildren(element("p", { class: "hint" }, "The browser cannot show this picture."));
-      });
-      this.wardrobe.showPicture(image, item);
+      const box = element("div", { class: "overlay" });
       frame.className = `frame ${view}`;
       if (item.prediction.image.width <= 64) frame.classList.add("tiny");
-      const box = element("div", { class: "overlay" }, image);
       frame.replaceChildren(box);
       caption.replaceChildren();
-      if (view === "seen") {
-        const card = await cardOf(item.prediction.model).catch(() => null);
-        caption.append(card?.input.description ?? "The card of this model cannot be had any more.");
-      } else if (view === "heat") await this.#heat(item, item.prediction.label, box, caption);
+      if (view === "picture") this.#picture(item, box);
+      else if (view === "seen") await this.#seen(item, box, caption);
+      else await this.#heat(item, box, caption);
     };
     const heatButton = buttons[2];
     heatButton.hidden = true; // until there is one to show
-    this.#hasHeatMap(item).then((has) => (heatButton.hidden = !has));
+    mayHaveHeatMap(this.wardrobe, item).then((has) => (heatButton.hidden = !has));
     paint(this.#view);
     return element(
       "div",
@@ -159,35 +164,55 @@ export class Detail {
     );
   }
 
-  async #hasHeatMap(item) {
-    const { digest } = item.prediction.model;
-    if (withoutHeatMap.has(digest)) return false;
-    try {
-      URL.revokeObjectURL(await this.wardrobe.heatMap(item, item.prediction.label));
-      return true;
-    } catch {
-      withoutHeatMap.add(digest);
-      return false;
-    }
+  #picture(item, box) {
+    const image = element("img", { alt: `${item.label ?? "Picture"}, ${item.filename ?? "without a file name"}` });
+    image.addEventListener("error", () => {
+      box.replaceChildren(element("p", { class: "hint" }, "The browser cannot show this picture."));
+    });
+    this.wardrobe.showPicture(image, item);
+    box.append(image);
   }
 
-  async #heat(item, label, box, caption) {
+  /** The picture as the network gets it, where the browser can make the same of it; else in words. */
+  async #seen(item, box, caption) {
+    let input;
+    try {
+      ({ input } = await cardOf(item.prediction.model));
+    } catch (problem) {
+      const isGone = problem.status === 404;
+      caption.append(isGone ? "The card of this model cannot be had any more." : problem.message);
+      return;
+    }
+    if (!box.isConnected) return; // another view was chosen meanwhile
+    if (input.recipe === "squeezed") {
+      box.parentElement.classList.add("squeezed");
+      this.#picture(item, box);
+      caption.append(input.description);
+    } else box.append(element("p", { class: "words" }, input.description));
+  }
+
+  async #heat(item, box, caption) {
+    const { label, top_k } = item.prediction;
     const select = element(
       "select",
       { "aria-label": "Evidence for" },
-      item.prediction.top_k.map((candidate) =>
-        element("option", { selected: candidate.label === label }, candidate.label),
-      ),
+      top_k.map((candidate) => element("option", { selected: candidate.label === label }, candidate.label)),
     );
     const lay = async () => {
-      box.querySelector(".heat")?.remove();
+      const chosen = select.value;
+      let answer;
       try {
-        box.append(element("img", { class: "heat", alt: "", src: await this.wardrobe.heatMap(item, select.value) }));
-        caption.replaceChildren("Bright is what spoke for ", select);
+        const address = await heatMap(this.wardrobe, item, chosen);
+        answer = { layer: [element("img", { class: "heat", alt: "", src: address })], words: "Red is what spoke for " };
       } catch (problem) {
-        caption.replaceChildren(problem.message);
+        answer = { layer: [], words: `${problem.message} ` };
       }
+      if (!box.isConnected || select.value !== chosen) return; // something else was chosen meanwhile
+      box.querySelector(".heat")?.remove();
+      box.append(...answer.layer);
+      caption.replaceChildren(answer.words, select);
     };
+    this.#picture(item, box);
     select.addEventListener("change", lay);
     await lay();
   }
@@ -357,4 +382,30 @@ async function cardOf({ name, version }) {
   const path = `models/${encodeURIComponent(name)}/versions/${version}`;
   if (!cards.has(path)) cards.set(path, await read(path));
   return cards.get(path);
+}
+
+/** One for each item and label: it takes the service as long as a prediction. */
+function heatMap(wardrobe, item, label) {
+  if (!heatMaps.has(item.id)) heatMaps.set(item.id, new Map());
+  const ofItem = heatMaps.get(item.id);
+  if (!ofItem.has(label)) {
+    const loading = wardrobe.heatMap(item, label);
+    loading.catch(() => ofItem.delete(label)); // to be asked for again
+    ofItem.set(label, loading);
+  }
+  return ofItem.get(label);
+}
+
+/** Asked once for each model; where that cannot be said now, a heat map is offered all the same. */
+async function mayHaveHeatMap(wardrobe, item) {
+  const { name } = item.prediction.model;
+  if (!haveHeatMaps.has(name)) {
+    try {
+      await heatMap(wardrobe, item, item.prediction.label);
+      haveHeatMaps.set(name, true);
+    } catch (problem) {
+      if (problem.kind === "no-heat-map") haveHeatMaps.set(name, false);
+    }
+  }
+  return haveHeatMaps.get(name) ?? true;
 }

@@ -1,6 +1,6 @@
 // The wardrobe that the service keeps: /items.
 
-import { change, download, read, send, show } from "./service.js";
+import { change, download, forget, read, send, show } from "./service.js";
 
 const MAX_AT_ONCE = 1000; // the service's limit for one PATCH or POST /items/delete
 
@@ -29,14 +29,10 @@ export class KeptWardrobe {
   async change(items, what) {
     const outcome = { items: [], problems: [] };
     for (const some of slices(items)) {
-      if (some.length === 1) {
-        const { id, revision } = some[0];
-        await collect(outcome, async () => [
-          { id, item: await change(`items/${id}`, "PATCH", what, { "If-Match": `"${revision}"` }) },
-        ]);
-      } else {
-        const entries = some.map(({ id, revision }) => ({ id, revision }));
-        await collect(outcome, async () => (await change("items", "PATCH", { items: entries, change: what })).items);
+      const answer = await change("items", "PATCH", { items: some.map(asSeen), change: what });
+      for (const { item, error } of answer.items) {
+        if (error) outcome.problems.push(error);
+        else outcome.items.push(item);
       }
     }
     return outcome;
@@ -46,12 +42,13 @@ export class KeptWardrobe {
   async remove(items) {
     const outcome = { items: [], problems: [] };
     for (const some of slices(items)) {
-      const entries = some.map(({ id, revision }) => ({ id, revision }));
-      await collect(outcome, async () => {
-        const answer = await change("items/delete", "POST", { items: entries });
-        return answer.items.map((entry) => ({ ...entry, item: some.find(({ id }) => id === entry.id) }));
+      const answer = await change("items/delete", "POST", { items: some.map(asSeen) });
+      answer.items.forEach(({ error }, index) => {
+        if (error) outcome.problems.push(error);
+        else outcome.items.push(some[index]);
       });
     }
+    for (const item of outcome.items) forget(item.urls.thumbnail);
     return outcome;
   }
 
@@ -66,7 +63,6 @@ export class KeptWardrobe {
 
   /** Raises a Problem where the model has no heat map. */
   async heatMap(item, label) {
-    if (!item.urls.explanation) throw new Error("This service makes no heat maps.");
     const response = await send(`${item.urls.explanation}?${parameters({ label })}`);
     return URL.createObjectURL(await response.blob());
   }
@@ -75,14 +71,13 @@ export class KeptWardrobe {
     return (await send(item.urls.picture)).blob();
   }
 
-  export(format, query) {
-    return download(`items/export.${format}?${parameters(query)}`, `wardrobe.${format}`);
+  export(format) {
+    return download(`items/export.${format}`, `wardrobe.${format}`);
   }
 
-  async import(file, options) {
+  async import(file) {
     const headers = { "Content-Type": "application/zip" };
-    const response = await send("items/import", { method: "POST", body: file, headers, ...options });
-    return response.json();
+    return (await send("items/import", { method: "POST", body: file, headers })).json();
   }
 }
 
@@ -91,23 +86,11 @@ function parameters(query) {
   return new URLSearchParams(pairs);
 }
 
-function* slices(items) {
-  for (let start = 0; start < items.length; start += MAX_AT_ONCE) yield items.slice(start, start + MAX_AT_ONCE);
+/** The service refuses to change what was changed since. */
+function asSeen({ id, revision }) {
+  return { id, revision };
 }
 
-/** Entries have an item or an error; if none was changed, the whole answer is a problem that may list them all. */
-async function collect(outcome, ask) {
-  let entries;
-  try {
-    entries = await ask();
-  } catch (problem) {
-    if (!problem.document) throw problem;
-    entries = (problem.document.errors ?? [{ error: problem.document }]).map((entry) => ({
-      error: entry.error ?? entry,
-    }));
-  }
-  for (const entry of entries) {
-    if (entry.error) outcome.problems.push(entry.error);
-    else outcome.items.push(entry.item);
-  }
+function* slices(items) {
+  for (let start = 0; start < items.length; start += MAX_AT_ONCE) yield items.slice(start, start + MAX_AT_ONCE);
 }

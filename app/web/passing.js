@@ -1,7 +1,7 @@
 // A wardrobe of this page alone, where the service keeps nothing: sorted by /predict, gone when the page is closed.
 // Items look as those of the service do (see kept.js), so that the rest of the page need not know.
 
-import { send } from "./service.js";
+import { Problem, send } from "./service.js";
 
 const NUM_CLASSES = 100; // as many as /predict names: all of them
 
@@ -117,7 +117,9 @@ export class PassingWardrobe {
     const query = new URLSearchParams({ model: item.prediction.model.name, explain: "true", explain_label: label });
     const response = await send(`predict?${query}`, { method: "POST", body });
     const { explanation } = (await response.json()).predictions[0];
-    if (!explanation?.png_base64) throw new Error(explanation?.reason ?? "This service makes no heat maps.");
+    if (!explanation.png_base64) {
+      throw new Problem({ type: "urn:wardrobe:no-heat-map", status: 404, detail: explanation.reason });
+    }
     const bytes = Uint8Array.from(atob(explanation.png_base64), (character) => character.charCodeAt(0));
     return URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
   }

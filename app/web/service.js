@@ -6,6 +6,8 @@ export const BASE = new URL("..", import.meta.url); // the page's own address, a
 
 const KEY_NAME = "wardrobe-api-key"; // sessionStorage: this tab, until it is closed
 const DEFAULT_WAIT_SECONDS = 2; // chosen, for an answer without Retry-After
+const NUM_STORAGE_WAITS = 2; // chosen: a database that restarts is back by then; a disk that cannot be written is not
+const SAVING_MILLISECONDS = 60_000; // chosen: the browser has long begun to save the file
 
 /** What the service, or the way to it, could not do. `message` is a sentence for a person. */
 export class Problem extends Error {
@@ -30,13 +32,15 @@ export function key() {
 }
 
 /**
- * One request, repeated while the service is busy or loading, and after a key was given.
+ * One request, repeated while the service is busy or loading, a few times while its storage is away, and after a key
+ * was given.
  *
  * `onWait` is told the seconds of each wait. With `onProgress`, which is told the bytes sent, the request goes by
  * XMLHttpRequest: fetch does not tell.
  */
 export async function send(path, options = {}) {
   const { signal, onWait } = options;
+  let numStorageWaits = 0;
   for (;;) {
     const usedKey = key();
     const request = { method: "GET", ...options, headers: { ...options.headers } };
@@ -50,7 +54,11 @@ export async function send(path, options = {}) {
         if (given === null) throw problem;
         sessionStorage.setItem(KEY_NAME, given);
       }
-    } else if (problem.status === 429 || problem.kind === "not-ready") {
+    } else if (
+      problem.status === 429 ||
+      problem.kind === "not-ready" ||
+      (problem.kind === "storage-unavailable" && numStorageWaits++ < NUM_STORAGE_WAITS)
+    ) {
       const seconds = Number(response.headers.get("Retry-After")) || DEFAULT_WAIT_SECONDS;
       onWait?.(seconds);
       await sleep(1000 * seconds, signal);
@@ -60,15 +68,14 @@ export async function send(path, options = {}) {
 }
 
 /** GET and parse. */
-export async function read(path, options) {
-  return (await send(path, options)).json();
+export async function read(path) {
+  return (await send(path)).json();
 }
 
-/** Send JSON and parse the answer, if there is one. */
-export async function change(path, method, value, headers = {}) {
-  const body = value === undefined ? undefined : JSON.stringify(value);
-  const response = await send(path, { method, body, headers: { "Content-Type": "application/json", ...headers } });
-  return response.status === 204 ? null : response.json();
+/** Send JSON and parse the answer. */
+export async function change(path, method, value) {
+  const headers = { "Content-Type": "application/json" };
+  return (await send(path, { method, body: JSON.stringify(value), headers })).json();
 }
 
 const shown = new Map(); // address -> blob URL, where a key is needed
@@ -92,12 +99,25 @@ export async function show(image, path) {
   }
 }
 
+/** Free what was kept to show an address, whatever its query. */
+export function forget(path) {
+  const { href } = new URL(path, BASE);
+  for (const [address, loading] of shown) {
+    if (address.split("?")[0] !== href) continue;
+    shown.delete(address);
+    loading.then(URL.revokeObjectURL, () => null);
+  }
+}
+
 /** Save what lies at an address as a file. Without a key the browser does it by itself, however large it is. */
 export async function download(path, filename) {
   const link = document.createElement("a");
   link.download = filename;
   if (key() === null) link.href = new URL(path, BASE).href;
-  else link.href = URL.createObjectURL(await (await send(path)).blob());
+  else {
+    link.href = URL.createObjectURL(await (await send(path)).blob());
+    setTimeout(() => URL.revokeObjectURL(link.href), SAVING_MILLISECONDS);
+  }
   link.click();
 }
 

@@ -10,6 +10,7 @@ import { KeptWardrobe } from "./kept.js";
 import { PassingWardrobe } from "./passing.js";
 import { onKeyWanted } from "./service.js";
 import { comeIn, tile } from "./tiles.js";
+import { forgetChange, forgetPictures, lastChange, rememberChange } from "./undo.js";
 import { Uploads } from "./uploads.js";
 
 const ORDER = ["review", ...DRAWERS, "not_a_garment"];
@@ -27,7 +28,7 @@ const sections = new Map(); // drawer -> {ids, next, total}
 const items = new Map(); // id -> item
 const selected = new Set(); // ids
 let selecting = false;
-const undoable = []; // lists of ids, the last change last
+let isUndoing = false;
 let loadProblem = null; // why what should be in view is not
 let loads = 0;
 let toastTimer = 0;
@@ -101,7 +102,7 @@ async function load() {
     nameLabels();
   } catch (problem) {
     if (mine !== loads) return;
-    if (problem.kind?.startsWith("storage-") || (problem.status === 404 && wardrobe.isKept)) {
+    if (wardrobe.isKept && (problem.kind === "storage-off" || problem.status === 404)) {
       keepNothing(problem);
       return;
     }
@@ -128,9 +129,10 @@ async function loadMore(name) {
   render();
 }
 
-/** The service has no storage, or none it can write to: sort all the same, and say so. */
+/** The service has no storage, or the person does not want to wait for it: sort all the same, and say so. */
 function keepNothing(problem) {
   wardrobe = new PassingWardrobe();
+  items.clear();
   const reason = problem.status === 404 ? "This service has no storage." : problem.message;
   $("notices").replaceChildren(
     element(
@@ -212,7 +214,7 @@ function step(by) {
 // ---- changes ----
 
 /** Make one change to items, take it over, and say what happened. */
-async function change(some, what, { isUndo = false } = {}) {
+async function change(some, what) {
   let outcome;
   try {
     outcome = await wardrobe.change(some, what);
@@ -222,10 +224,10 @@ async function change(some, what, { isUndo = false } = {}) {
   }
   for (const item of outcome.items) place(item);
   showProblems(outcome.problems);
+  if (what.undo) forgetChange(some.map(({ id }) => id));
   const ids = outcome.items.map(({ id }) => id);
   if (ids.length > 0) {
-    if (!what.undo) undoable.push(ids);
-    else if (!isUndo) forgetUndo(ids);
+    if (!what.undo) rememberChange(ids);
     if (outcome.problems.length === 0) toast(saidOf(outcome.items, what), !what.undo);
   }
   selected.clear();
@@ -239,16 +241,15 @@ function saidOf(changed, what) {
   return `${who} → ${drawerTitle(first.drawer)}`;
 }
 
-function forgetUndo(ids) {
-  const index = undoable.findLastIndex((list) => list.length === ids.length && list.every((id) => ids.includes(id)));
-  if (index >= 0) undoable.splice(index, 1);
-}
-
 async function undo() {
-  const ids = undoable.pop();
-  const some = (ids ?? []).map((id) => items.get(id)).filter(Boolean);
-  if (some.length > 0) await change(some, { undo: true }, { isUndo: true });
-  else render();
+  const ids = lastChange();
+  if (!ids || isUndoing) return;
+  isUndoing = true;
+  await change(
+    ids.map((id) => items.get(id)),
+    { undo: true },
+  );
+  isUndoing = false;
 }
 
 async function moveTo(some) {
@@ -269,7 +270,11 @@ async function remove(some) {
   if (!(await askWhetherToDelete(some.length === 1 ? "this picture" : count(some.length, "picture")))) return;
   try {
     const outcome = await wardrobe.remove(some);
-    for (const item of outcome.items) take(item.id);
+    for (const item of outcome.items) {
+      take(item.id);
+      detail.forget(item);
+    }
+    forgetPictures(outcome.items.map(({ id }) => id));
     showProblems(outcome.problems);
     if (outcome.problems.length === 0) toast(`${count(outcome.items.length, "picture")} deleted.`);
   } catch (problem) {
@@ -357,14 +362,13 @@ function finished({ numAdded, numDuplicates, numFailed }) {
     said.push(`${count(numDuplicates, "picture")} ${numDuplicates === 1 ? "was" : "were"} here already.`);
   if (numFailed) said.push(`${count(numFailed, "file")} could not be sorted.`);
   if (said.length > 0) toast(said.join(" "));
-  nameLabels();
-  render();
+  load(); // what was asked for meanwhile knows of some arrivals only
 }
 
 async function importZip(file) {
   toast("Bringing it in …", false, true);
   try {
-    const { added, merged, unchanged, failed } = await wardrobe.import(file, {});
+    const { added, merged, unchanged, failed } = await wardrobe.import(file);
     const said = [`${count(added, "picture")} brought in.`];
     if (merged) said.push(`${count(merged, "correction")} added.`);
     if (unchanged) said.push(`${count(unchanged, "picture")} ${unchanged === 1 ? "was" : "were"} here already.`);
@@ -387,9 +391,9 @@ function render() {
   document.body.classList.toggle("is-passing", !wardrobe.isKept);
   document.body.classList.toggle("is-selecting", selecting);
   $("empty").hidden = !isEmpty;
-  for (const id of ["find", "undo", "select", "add", "add-floating"]) $(id).hidden = isEmpty;
+  for (const id of ["find", "undo", "select", "add", "take-more", "floating"]) $(id).hidden = isEmpty;
   $("drawers").hidden = isEmpty;
-  $("undo").disabled = undoable.length === 0;
+  $("undo").disabled = lastChange() === null;
   $("select").setAttribute("aria-pressed", String(selecting));
   $("filter-button").classList.toggle("active", isFiltered());
   for (const button of document.querySelectorAll(".menu .kept")) button.disabled = !wardrobe.isKept || total === 0;
@@ -437,6 +441,9 @@ function renderSections(total) {
         icon("review"),
         element("span", {}, loadProblem.message),
         element("button", { class: "quiet", onclick: load }, icon("retry"), "Try again"),
+        loadProblem.kind === "storage-unavailable" &&
+          items.size === 0 &&
+          element("button", { class: "quiet", onclick: () => keepNothing(loadProblem) }, "Sort without keeping"),
       ),
     );
   }
@@ -597,7 +604,7 @@ function clearFilters() {
 function listen() {
   addEventListener("hashchange", route);
   for (const id of ["add", "add-floating", "choose"]) $(id).addEventListener("click", () => $("files").click());
-  $("take").addEventListener("click", () => $("camera").click());
+  for (const id of ["take", "take-more", "take-floating"]) $(id).addEventListener("click", () => $("camera").click());
   for (const id of ["files", "camera"]) {
     $(id).addEventListener("change", (event) => {
       addFiles([...event.target.files]);
@@ -616,7 +623,7 @@ function listen() {
   );
   $("import").addEventListener("click", () => $("zip").click());
   for (const format of ["zip", "csv"]) {
-    $(`export-${format}`).addEventListener("click", () => wardrobe.export(format, {}).catch(report));
+    $(`export-${format}`).addEventListener("click", () => wardrobe.export(format).catch(report));
   }
   $("menu").addEventListener("click", () => $("menu").hidePopover());
 
