@@ -70,9 +70,9 @@ MEDIA_TYPES = {
     image_format: f"image/{image_format.lower()}"
     for image_format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 } | {"HEIF": "image/heic"}
-# An id names the bytes, so they never change; a day, because what is removed should not stay in caches for ever.
+# Always asked for again, though an id names bytes that never change: what is removed or locked is to be seen no more.
 PICTURE_HEADERS = {
-    "Cache-Control": "private, max-age=86400, immutable",
+    "Cache-Control": "private, no-cache",
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
@@ -392,9 +392,9 @@ def get_picture(
     wardrobe: WardrobeDependency, item_id: IdParameter, if_none_match: Annotated[str | None, Header()] = None
 ) -> Response:
     headers = PICTURE_HEADERS | {"ETag": f'"{item_id}"'}
-    content = wardrobe.picture(item_id)
-    if if_none_match == headers["ETag"]:
+    if if_none_match == headers["ETag"] and wardrobe.has_picture(item_id):
         return Response(status_code=304, headers=headers)
+    content = wardrobe.picture(item_id)
     return Response(content, media_type=MEDIA_TYPES.get(sniff_format(content) or ""), headers=headers)
 
 
@@ -403,16 +403,24 @@ def get_picture(
     operation_id="get_thumbnail",
     summary="The picture, small and upright",
     response_class=Response,
-    responses={200: {"content": {"image/jpeg": {}}}, **problems.responses(404)},
+    responses={
+        200: {"content": {"image/jpeg": {}}},
+        304: {"description": "The copy is still right"},
+        **problems.responses(404),
+    },
 )
 def get_thumbnail(
     wardrobe: WardrobeDependency,
     item_id: IdParameter,
     size: Annotated[Literal["160", "320", "960"], Query(description="Longest side, in pixels.")] = "320",
+    if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """A JPEG, whatever the picture's format is."""
+    headers = PICTURE_HEADERS | {"ETag": f'"{item_id}-{size}"'}
+    if if_none_match == headers["ETag"] and wardrobe.has_picture(item_id):
+        return Response(status_code=304, headers=headers)
     thumbnail = wardrobe.thumbnail(item_id, size_pixels=int(size))
-    return Response(thumbnail, media_type="image/jpeg", headers=PICTURE_HEADERS)
+    return Response(thumbnail, media_type="image/jpeg", headers=headers)
 
 
 @router.get(
@@ -433,7 +441,7 @@ def get_explanation(
     choose = store.chooser(wardrobe.get(item_id).prediction["model"]["name"])
     content = wardrobe.picture(item_id)
     _, png = predictor.heat_map(content, choose=choose, label=label)
-    return Response(png, media_type="image/png", headers=PICTURE_HEADERS | {"Cache-Control": "private, no-cache"})
+    return Response(png, media_type="image/png", headers=PICTURE_HEADERS)
 
 
 def public_item(item: Item) -> ItemPublic:

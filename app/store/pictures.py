@@ -68,6 +68,9 @@ class Pictures:
     def write(self, digest: str, content: bytes) -> None:
         _write_whole(self._path(digest), content, durable=True)
 
+    def has(self, digest: str) -> bool:
+        return self._path(digest).is_file()
+
     def read(self, digest: str) -> bytes:
         """The bytes as they were sent.
 

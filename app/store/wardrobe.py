@@ -286,6 +286,11 @@ class Wardrobe:
         except OSError as error:
             raise self._no_room_or_raise(error) from error
 
+    def has_picture(self, item_id: str) -> bool:
+        """Whether the original is there, without reading it."""
+        self.open()
+        return self._pictures.has(item_id)
+
     def picture(self, item_id: str) -> bytes:
         """The bytes of the original."""
         self.open()

@@ -255,15 +255,25 @@ async def test_a_thumbnail_is_small_and_upright(client: httpx.AsyncClient) -> No
     problem_of(await client.get(item["urls"]["thumbnail"], params={"size": 161}), 422, "invalid-parameter")
 
 
-async def test_a_picture_runs_nothing_in_a_browser_and_need_not_be_sent_twice(client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("path", ["picture", "thumbnail?size=160"])
+async def test_a_picture_runs_nothing_in_a_browser_and_is_not_sent_twice_nor_shown_after_its_removal(
+    client: httpx.AsyncClient, path: str
+) -> None:
     (item,) = await add(client, red())
+    url = f"/items/{item['id']}/{path}"
 
-    response = await client.get(item["urls"]["picture"])
-    again = await client.get(item["urls"]["picture"], headers={"If-None-Match": response.headers["ETag"]})
+    response = await client.get(url)
+    seen = {"If-None-Match": response.headers["ETag"]}
+    again = await client.get(url, headers=seen)
+    of_another_size = await client.get(f"/items/{item['id']}/thumbnail?size=960", headers=seen)
+    await client.delete(f"/items/{item['id']}")
+    removed = await client.get(url, headers=seen)
 
     assert response.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
-    assert (again.status_code, again.content) == (304, b"")
+    assert response.headers["Cache-Control"] == "private, no-cache"  # a browser asks each time
+    assert (again.status_code, again.content, of_another_size.status_code) == (304, b"", 200)
+    problem_of(removed, 404, "not-found")
 
 
 async def test_a_heat_map_lies_over_the_picture(client: httpx.AsyncClient) -> None:
