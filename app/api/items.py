@@ -519,10 +519,23 @@ def _read_cursor(cursor: str, sort: SortKey) -> tuple[Any, str]:
     try:
         value, item_id = json.loads(base64.urlsafe_b64decode(cursor))
         if sort in ("added", "changed"):
-            return datetime.fromisoformat(value).astimezone(UTC), str(item_id)
-        return (float(value) if sort == "probability" else str(value)), str(item_id)
-    except (TypeError, ValueError) as error:  # no base64, no JSON, no pair, or the value of another order
+            return datetime.fromisoformat(value).astimezone(UTC), _text(item_id)
+        return (float(value) if sort == "probability" else _text(value)), _text(item_id)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        # No base64, no JSON or one too deep, no pair, the value of another order, or one that no calendar has.
         raise InvalidCursorError from error
+
+
+def _text(value: Any) -> str:
+    """Such as a database takes.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, str) or "\x00" in value:
+        raise ValueError
+    value.encode()  # raises for half a surrogate pair
+    return value
 
 
 def _attachment(suffix: str) -> dict[str, str]:

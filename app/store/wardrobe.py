@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from sqlalchemy import ColumnElement, func, select, tuple_
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.errors import (
@@ -354,7 +354,7 @@ class Wardrobe:
     def _database_errors(self) -> Generator[None, None, None]:
         try:
             yield
-        except DBAPIError as error:
+        except SQLAlchemyError as error:  # of the database, of a value that it does not take, of the connection pool
             logger.exception("the database failed")
             raise _unavailable(error, self._settings.data_dir) from error
 

@@ -235,9 +235,26 @@ async def test_pages_filters_and_orders(client: httpx.AsyncClient) -> None:
     assert tray["drawers"]["dresses"] >= 1
 
 
-@pytest.mark.parametrize("cursor", ["x", "WyJhIl0=", "WzEsICJhIl0="])
-async def test_a_cursor_of_somebody_elses_making_is_refused(client: httpx.AsyncClient, cursor: str) -> None:
-    problem_of(await client.get("/items", params={"cursor": cursor}), 422, "invalid-cursor")
+@pytest.mark.parametrize(
+    ("sort", "content"),
+    [
+        ("added", "no JSON"),
+        ("added", '["a"]'),
+        ("added", '[1, "a"]'),
+        ("added", '["0001-01-01T00:00:00+14:00", "a"]'),
+        ("added", '["9999-12-31T23:59:59-12:00", "a"]'),
+        ("probability", f'[1{"0" * 400}, "a"]'),
+        ("label", f'[1{"0" * 400}, "a"]'),
+        ("label", '["a\\u0000", "a"]'),
+        ("label", '["a", "\\ud800"]'),
+        ("label", "[" * 1400),
+    ],
+)
+async def test_a_cursor_of_somebody_elses_making_is_refused(client: httpx.AsyncClient, sort: str, content: str) -> None:
+    cursor = base64.urlsafe_b64encode(content.encode()).decode()
+
+    for text in (cursor, cursor[1:]):
+        problem_of(await client.get("/items", params={"sort": sort, "cursor": text}), 422, "invalid-cursor")
 
 
 async def test_a_thumbnail_is_small_and_upright(client: httpx.AsyncClient) -> None:

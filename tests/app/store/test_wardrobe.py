@@ -7,11 +7,13 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import exc
 
 from app.errors import (
     ItemChangedError,
@@ -380,6 +382,22 @@ def test_a_database_that_was_busy_too_long_is_said_in_plain_words(
 
     other.close()
     assert change(wardrobe, item_id, Change(label="shirt")).label == "shirt"
+
+
+def test_that_no_connection_is_free_is_said_in_plain_words(settings: Settings) -> None:
+    wardrobe = Wardrobe(settings)
+    wardrobe.open()
+    engine = wardrobe._database().engine
+    engine.pool._timeout = 0.1
+    with ExitStack() as stack:
+        with suppress(exc.TimeoutError):
+            while True:
+                stack.enter_context(engine.connect())
+
+        with pytest.raises(StorageUnavailableError, match="too busy"):
+            wardrobe.find([])
+
+    assert wardrobe.find([]) == {}
 
 
 @pytest.mark.parametrize(
