@@ -25,10 +25,10 @@ class Database:
 
     def migrate(self) -> None:
         """Bring the tables up to date. Not safe against itself: the caller holds a lock."""
+        logging.getLogger("alembic").setLevel(logging.WARNING)  # first: it logs while it is imported
         from alembic import command  # noqa: PLC0415  # only those who keep items pay for it
         from alembic.config import Config  # noqa: PLC0415
 
-        logging.getLogger("alembic").setLevel(logging.WARNING)
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS_FOLDER).replace("%", "%%"))
         config.set_main_option("path_separator", "os")
