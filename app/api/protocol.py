@@ -54,7 +54,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self.loop.call_later(LAST_REQUEST_SECONDS, super().shutdown)
 
     def data_received(self, data: bytes) -> None:
-        if self._timer is None and (self.cycle is None or not self.cycle.more_body):
+        # An answer may come before its body is read: what is left of that body counts as the next head.
+        if self._timer is None and (self.cycle is None or self.cycle.response_complete or not self.cycle.more_body):
             self._await_head()
         self._parsed = False
         super().data_received(data)
