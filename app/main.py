@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from app import __version__
 from app.api import items, models, operations, page, predict, problems
 from app.api.access import RequireKey
+from app.api.body import BoundBodies
 from app.api.middleware import ObserveRequests
 from app.errors import StorageOffError, StorageUnavailableError
 from app.inference.predictor import Predictor
@@ -63,6 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = metrics
+    app.add_middleware(BoundBodies, max_bytes=settings.max_pending_bytes)
     if settings.api_key_sha256:
         app.add_middleware(RequireKey, key_digests=settings.api_key_sha256)
     app.add_middleware(ObserveRequests, metrics=metrics)  # outermost: it sees what is turned away

@@ -13,8 +13,9 @@ from app.images import DEFAULT_MAX_IMAGE_PIXELS
 class Settings(BaseSettings):
     """Defaults suit phone photos on a small machine.
 
-    Chosen, not tuned: 32 MiB hold eight photos of 12 megapixels; 128 images allow 100 thumbnails in a request, and two
-    such requests fit the queue; 30 s are a slow phone's upload; 25 s end before the 30 s that docker-compose.yml gives.
+    Chosen, not tuned: 32 MiB hold eight photos of 12 megapixels, and 256 MiB eight such bodies; 128 images allow 100
+    thumbnails in a request, and two such requests fit the queue; 30 s are a slow phone's upload; 25 s end before the
+    30 s that docker-compose.yml gives.
     """
 
     model_config = SettingsConfigDict(env_prefix="WARDROBE_", frozen=True)
@@ -37,6 +38,11 @@ class Settings(BaseSettings):
     max_images_per_request: int = Field(128, ge=1, description="Most images in one request.")
     max_queue_images: int = Field(
         256, ge=1, description="Most images accepted and not yet answered, in each process; more get a 429."
+    )
+    max_pending_bytes: int = Field(
+        256 * 2**20,
+        ge=1,
+        description="Most bytes of request bodies in memory, read or being read, in each process; more get a 429.",
     )
     max_batch_size: int = Field(
         32, ge=1, description="Most images in one forward pass; fewer where the start-up measurement gains no more."
@@ -100,6 +106,12 @@ class Settings(BaseSettings):
     def _queue_holds_a_request(self) -> Self:
         if self.max_queue_images < self.max_images_per_request:
             raise ValueError("max_queue_images must be at least max_images_per_request, or such a request never fits")
+        return self
+
+    @model_validator(mode="after")
+    def _memory_holds_a_body(self) -> Self:
+        if self.max_pending_bytes < self.max_upload_bytes:
+            raise ValueError("max_pending_bytes must be at least max_upload_bytes, or such a body never fits")
         return self
 
 

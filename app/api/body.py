@@ -1,4 +1,4 @@
-"""The images in a request body, multipart or raw, within the limits and in memory."""
+"""The images in a request body, multipart or raw, within the limits and in memory; and what all bodies take there."""
 
 import asyncio
 import math
@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import Headers
 from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api import problems
 from app.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
+    BusyError,
     MalformedMultipartError,
     NoImageError,
     TooManyImagesError,
@@ -23,6 +27,53 @@ from app.settings import Settings
 FILE_FIELD = "file"
 MAX_OTHER_FIELDS = 16  # browsers' forms send a few; they are ignored
 MAX_FIELD_BYTES = 2**20  # of such a field, as in Starlette
+STREAMED_PATH = "/items/import"  # its body goes to the disk, piece by piece
+RETRY_SECONDS = 5  # chosen, not tuned: others' bodies are read and their pictures answered by then, or cut off later
+
+
+class BoundBodies:
+    """Answers 429 to what would make the bodies of all requests on the way take more memory; plain ASGI.
+
+    A body counts from its first byte until its request is answered, by the bytes that came: a client that announces
+    much and sends little takes no room from others.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app = app
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] == STREAMED_PATH:
+            await self.app(scope, receive, send)
+            return
+        announced = _announced_bytes(Headers(scope=scope))
+        if (
+            self._max_bytes - self._num_bytes < announced <= self._max_bytes
+        ):  # of more the route says that it is too much
+            problem = problems.describe(self._busy(), Request(scope))
+            headers = {"Retry-After": str(RETRY_SECONDS), "Connection": "close"}
+            await problems.respond(problem, headers)(scope, receive, send)
+            return
+        num_bytes = 0
+
+        async def receive_counted() -> Message:
+            nonlocal num_bytes
+            message = await receive()
+            more = len(message.get("body", b""))
+            if self._num_bytes + more > self._max_bytes:
+                raise self._busy()
+            self._num_bytes += more
+            num_bytes += more
+            return message
+
+        try:
+            await self.app(scope, receive_counted, send)
+        finally:
+            self._num_bytes -= num_bytes
+
+    def _busy(self) -> BusyError:
+        return BusyError(f"The requests on the way may hold {self._max_bytes} bytes together.", RETRY_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +111,7 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
 async def _limited(request: Request, settings: Settings) -> AsyncGenerator[bytes, None]:
     """The body's chunks, refused by its announced length before any is read, and by its real length on the way."""
     max_bytes = settings.max_upload_bytes
-    announced = request.headers.get("Content-Length", "0")
-    if announced.isdecimal() and int(announced) > max_bytes:
+    if _announced_bytes(request.headers) > max_bytes:
         raise BodyTooLargeError(max_bytes)
     num_bytes = 0
     async for chunk in request.stream():
@@ -69,6 +119,11 @@ async def _limited(request: Request, settings: Settings) -> AsyncGenerator[bytes
         if num_bytes > max_bytes:
             raise BodyTooLargeError(max_bytes)
         yield chunk
+
+
+def _announced_bytes(headers: Headers) -> int:
+    announced = headers.get("Content-Length", "0")
+    return int(announced) if announced.isdecimal() else 0
 
 
 async def _read_multipart(request: Request, settings: Settings, options: dict[bytes, bytes]) -> list[Upload]:

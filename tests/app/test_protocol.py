@@ -144,7 +144,7 @@ def test_a_body_that_is_not_wanted_gets_no_time_of_its_own(
 
 
 def timed_out(connection: socket.socket, *sent: bytes) -> bool:
-    """Whether the answer to these pieces is a 408, and then the connection closed; a `TimeoutError` if it stays open."""
+    """Whether the answer to these pieces is a 408 and then the end; a `TimeoutError` if it stays open."""
     pieces, received = list(sent), b""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
