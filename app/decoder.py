@@ -95,6 +95,7 @@ class _Process:
             [sys.executable, "-m", "app.decoder", str(max_memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[1],  # -m looks here first: this app, and no app.py where a command was given
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # else a stack for each core
         )
         self.alive = True

@@ -7,12 +7,13 @@ import asyncio
 import importlib.util
 import json
 import os
+import signal
 import sys
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -29,7 +30,8 @@ cli = typer.Typer(
     add_completion=False,
 )
 
-BESIDE_THE_PACKAGE = Path(__file__).parents[2] / "models"  # in a clone, wherever the command is given
+ABOVE_THE_PACKAGE = Path(__file__).parents[2]
+BESIDE_THE_PACKAGE = ABOVE_THE_PACKAGE / "models"  # in a clone, wherever the command is given
 
 ServerOption = Annotated[
     str | None,
@@ -64,8 +66,7 @@ def serve(
     """Serve with the settings of the environment until Ctrl-C; `python -m app` alone does the same."""
     chosen = {"WARDROBE_HOST": host, "WARDROBE_PORT": port}
     os.environ.update({name: str(value) for name, value in chosen.items() if value is not None})
-    # In place of this process, which has imported 8 MB that a service does not need.
-    os.execv(sys.executable, [sys.executable, "-m", "app"])  # noqa: S606 our own interpreter
+    _become("app")  # this process has imported 8 MB that a service does not need
 
 
 @cli.command()
@@ -122,21 +123,25 @@ def sort(
     """
     from app.cli.classify import newest_sha256
     from app.cli.rules import read_rules
-    from app.cli.sort import Drawn, sort_folder
+    from app.cli.sort import Drawn, how_to_go_on, sort_folder
 
     folder = folder.resolve()
     csv = (csv or Path(f"wardrobe-{folder.name}.csv")).resolve()
     if apply and into is None:
         raise typer.BadParameter("--apply wants --into: there is nothing to do without drawers.")
     drawn = None if into is None else Drawn(into.resolve(), how, read_rules(rules), apply)
-    done = sort_folder(
-        folder,
-        csv=csv,
-        drawn=drawn,
-        open_classifier=partial(_classifier, server, api_key, model, models),
-        expected_sha256=frozenset() if server or model != "auto" else newest_sha256(_models_dir(models)),
-        again=again,
-    )
+    try:
+        done = sort_folder(
+            folder,
+            csv=csv,
+            drawn=drawn,
+            open_classifier=partial(_classifier, server, api_key, model, models),
+            expected_sha256=frozenset() if server or model != "auto" else newest_sha256(_models_dir(models)),
+            again=again,
+        )
+    except KeyboardInterrupt:
+        print(how_to_go_on(csv, drawn), file=sys.stderr)
+        raise typer.Exit(128 + signal.SIGINT) from None
     if not done:
         raise typer.Exit(1)
 
@@ -168,7 +173,7 @@ def train(context: typer.Context) -> None:
         raise WardrobeError(
             "What training needs is not installed. In a clone of the project: pip install '.[train]', or make install."
         )
-    os.execv(sys.executable, [sys.executable, "-m", "training", *context.args])  # noqa: S606 our own interpreter
+    _become("training", *context.args)
 
 
 def main() -> None:
@@ -178,6 +183,13 @@ def main() -> None:
     except WardrobeError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _become(module: str, *arguments: str) -> NoReturn:
+    """Run a module of this installation in place of this process, whatever is called app in the current folder."""
+    paths = (str(ABOVE_THE_PACKAGE), os.environ.get("PYTHONPATH", ""))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])  # noqa: S606 our own interpreter
 
 
 async def _predict(files: list[Path], opened: "AbstractAsyncContextManager[Classifier]") -> "list[Row]":

@@ -18,7 +18,7 @@ from rich.table import Table
 from app.cli.classify import Classifier, classify_files
 from app.cli.drawers import JOURNAL_NAME, Drawers, How, Journal, NoJournalError, Placement, plan
 from app.cli.progress import FileProgress
-from app.cli.results import ERROR, ResultsFile, Row
+from app.cli.results import ERROR, ResultsFile, Row, read_rows
 from app.cli.rules import Rules
 from app.cli.walk import Walk, walk
 from app.errors import WardrobeError
@@ -100,6 +100,14 @@ def sort_folder(
                 _show_done(out, placements, failed, drawn)
         out.print(f"Every file with its answer: {csv}", markup=False)
     return not failed
+
+
+def how_to_go_on(csv: Path, drawn: Drawn | None) -> str:
+    """What to say after Ctrl-C: what is there by now, and that the same command goes on with it."""
+    there = [f"{csv} has answers for {len(read_rows(csv)):,} files"]
+    if drawn and (placed := Journal.read(drawn.into).placed()):
+        there.append(f"{len(placed):,} files are in {drawn.into}")
+    return f"Stopped: {', '.join(there)}. Give the same command again to go on."
 
 
 def undo(into: Path, *, apply: bool) -> bool:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -84,7 +85,7 @@ def fill(folder: Path) -> None:
     for number in range(NUM_PICTURES + NUM_BROKEN):
         path = folder / f"trip {number % 3}" / f"IMG_{number // 3:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(0, 40, (160, 160, 3), np.uint8)
+        pixels = rng.integers(0, 40, (64, 64, 3), np.uint8)
         pixels[..., number % 3] += 200 if number % 10 else 0  # red, green, blue; every tenth is nearly black
         content = save(Image.fromarray(pixels), "PNG", compress_level=1)
         path.write_bytes(content[: 10 * (number // 50)] if number % 50 == 7 else content)
@@ -166,7 +167,7 @@ def test_a_busy_service_answers_a_folder_as_this_process_does(shipped: CommandLi
     folder = shipped.folder / "photos"
     folder.mkdir()
     for number in range(24):
-        (folder / f"{number:02}.png").write_bytes(save(garment(800 + number, 600), "PNG"))
+        (folder / f"{number:02}.png").write_bytes(save(garment(400 + number, 300), "PNG"))
     for name in ("ankle-boot.png", "sunset.png"):
         (folder / name).write_bytes((PICTURES_FOLDER / name).read_bytes())
     (folder / "broken.png").write_bytes(b"no picture")
@@ -177,6 +178,9 @@ def test_a_busy_service_answers_a_folder_as_this_process_does(shipped: CommandLi
     shipped.run("sort", "photos", "--csv", "local.csv")
 
     assert narrow.num_turned_away() > turned_away
+    assert sorted(os.listdir(shipped.folder)) == ["local.csv", "photos", "remote.csv"], (
+        "what a service keeps is not made"
+    )
     remote, local = rows_of(shipped.folder / "remote.csv"), rows_of(shipped.folder / "local.csv")
     assert remote == local
     assert len(remote) == 27
@@ -204,8 +208,50 @@ def test_what_a_person_can_mend_is_said_in_words(shipped: CommandLine) -> None:
     assert "cannot be reached" in shipped.run("predict", "a.png", "--server", "no-address", code=1)
 
 
-def test_train_hands_over_to_the_training_package(shipped: CommandLine) -> None:
-    assert "--epochs" in shipped.run("train", "fit", "--help")
+def test_train_and_serve_run_this_app_and_nothing_of_its_name(shipped: CommandLine) -> None:
+    """Started as the installed command is, which does not look into the current folder."""
+    for name in ("app.py", "training.py"):
+        (shipped.folder / name).write_text("raise SystemExit('foreign')")
+    installed = ("-P", "-m", "app")
+
+    assert "Fashion-MNIST" in shipped.run("train", "--help", python=installed)
+    assert "WARDROBE_PORT" in shipped.run("serve", "--port", "70000", python=installed, code=2)
+
+
+def test_a_file_that_is_decoded_apart_is_so_beside_a_foreign_app(shipped: CommandLine) -> None:
+    (shipped.folder / "app.py").write_text("raise SystemExit('foreign')")
+    path = str(PICTURES_FOLDER / "bag.png")
+    code = (
+        "import pathlib, sys, app.decoder as d; "
+        "process = d._Process(5, 2**30); "
+        "print(process.decode(pathlib.Path(sys.argv[1]).read_bytes(), 'PNG', 10**6).pixels.shape); "
+        "process.end()"
+    )
+
+    assert shipped.run(path, python=("-P", "-c", code)) == "(28, 28, 3)\n"
+
+
+def test_ctrl_c_says_what_is_there_and_how_to_go_on(shipped: CommandLine, narrow: Narrow) -> None:
+    photos = shipped.folder / "photos"
+    photos.mkdir()
+    for name in ("bag.png", "ankle-boot.png"):
+        (photos / name).write_bytes((PICTURES_FOLDER / name).read_bytes())
+    into = ("--into", "drawers", "--apply")
+    shipped.run("sort", "photos", *into, "--server", narrow.url, "--api-key", narrow.api_key)
+    (photos / "new.png").write_bytes(save(garment(30, 40), "PNG"))
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = shipped.start("sort", "photos", *into, "--server", url)
+        with process, silent.accept()[0]:
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=LONGEST_SECONDS)
+
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1] == (
+        f"Stopped: {shipped.folder / 'wardrobe-photos.csv'} has answers for 2 files, 2 files are in "
+        f"{shipped.folder / 'drawers'}. Give the same command again to go on."
+    )
 
 
 def test_the_installed_command_is_that_of_the_module() -> None:
