@@ -8,6 +8,7 @@ time as there are cores.
 
 import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,18 @@ class Wardrobe:
         name = "fashion-mnist" if max(image.size) <= MAX_THUMBNAIL_SIDE_PIXELS else "wardrobe"
         return name, self.models[name].preprocess(np.asarray(image.convert("RGB")))
 
-    def classify(self, name: str, batch: np.ndarray) -> list[dict[str, Any]]:
-        scores = self.models[name].scores(batch)
-        labels = self.models[name].card.class_names
-        return [
-            {"label": labels[int(it.probabilities.argmax())], "probability": float(it.probabilities.max())}
-            for it in scores
-        ]
+    def classify(self, prepared: Sequence[tuple[str, np.ndarray]]) -> list[dict[str, Any]]:
+        """Label each picture, those for the same model in one batch."""
+        answers: dict[int, dict[str, Any]] = {}
+        for name, model in self.models.items():
+            indices = [index for index, (wanted, _) in enumerate(prepared) if wanted == name]
+            if not indices:
+                continue
+            scores = model.scores(np.stack([prepared[index][1] for index in indices]))
+            for index, it in zip(indices, scores, strict=True):
+                label = model.card.class_names[int(it.probabilities.argmax())]
+                answers[index] = {"label": label, "probability": float(it.probabilities.max())}
+        return [answers[index] for index in range(len(prepared))]
 
 
 def fastapi_app() -> FastAPI:
@@ -52,8 +58,7 @@ def fastapi_app() -> FastAPI:
 
     @app.post("/predict")
     def predict(file: list[UploadFile]) -> list[dict[str, Any]]:
-        prepared = [wardrobe.prepare(part.file.read()) for part in file]
-        return [wardrobe.classify(name, tensor[None])[0] for name, tensor in prepared]
+        return wardrobe.classify([wardrobe.prepare(part.file.read()) for part in file])
 
     @app.get("/health")
     def health() -> str:

@@ -1,28 +1,29 @@
 """The service against other ways to serve the same models, and against what this machine can do at all.
 
     pip install litserve psutil
-    python -m benchmarks.serving --rounds 3 --seconds 5
+    python -m benchmarks.serving --rounds 3 --seconds 3 --requests 50000
 
 starts each server, drives one after the other through every load, round after round, and prints images a second, the
 median and the 99th percentile of the answers' times in milliseconds, the ratio to the ceiling (decode, preprocessing
 and forward pass in this process's threads, no HTTP, the best engine and thread setting) and to the best peer; then
 start-up times and memory; with `--requests 50000`, this service's memory while it answers so many thumbnails more.
-Figures are medians over the rounds. The load comes from a process of its own on the same machine: where there are few
-cores, all servers lose what it takes.
+Figures are medians over the rounds; images a second are counted up to the last answer. The load comes from a process of
+its own on the same machine: where there are few cores, all servers lose what it takes. Peers are stopped while another
+server is driven: LitServe asks its queue every millisecond, which took 0.14 of a core from the others.
 """
 
 import argparse
-import asyncio
 import io
-import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -36,10 +37,13 @@ from app.engines import installed_engines, load_verified
 from app.images import decode
 from app.inference.threads import available_cpus
 from benchmarks.forward import photo
+from benchmarks.load import Load, drive_in_a_process, multipart
 
 PORT = 8100
-START_SECONDS = 120
-BOUNDARY = "boundary-of-the-benchmark"
+START_SECONDS, STOP_SECONDS = 120, 20
+# Over one drive, beyond its seconds: the clients' start and the last answers. Measured, mean over all loads.
+EXTRA_SECONDS = 1.0
+WARM_UP_SECONDS = 1.0
 NEWEST = {
     name: max((Path("models") / name).iterdir(), key=lambda it: int(it.name)) for name in ("fashion-mnist", "wardrobe")
 }
@@ -56,28 +60,11 @@ class Server:
     is_peer: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Closed: `concurrency` clients that each send the next request when they have their answer.
-
-    Open, with a `rate`: so many requests a second, whether the last ones were answered or not.
-    """
-
-    picture: str
-    images_per_request: int
-    concurrency: int
-    rate: float | None = None
-
-    def __str__(self) -> str:
-        how = f"{self.concurrency} clients" if self.rate is None else f"{self.rate:g}/s"
-        many = f", {self.images_per_request} a request" if self.images_per_request > 1 else ""
-        return f"{self.picture}, {how}{many}"
-
-
 def servers() -> list[Server]:
     def ours(name: str, port: int, **settings: str) -> Server:
-        environment = {"WARDROBE_PORT": str(port), "WARDROBE_LOG_LEVEL": "WARNING", "WARDROBE_MAX_QUEUE_IMAGES": "4096"}
-        environment |= {f"WARDROBE_{key.upper()}": value for key, value in settings.items()}
+        settings |= {"port": str(port), "log_level": "WARNING", "max_queue_images": "4096"}
+        settings |= {"max_upload_bytes": str(2**27)}  # 32 photos of 12 megapixels are 48 MB
+        environment = {f"WARDROBE_{key.upper()}": value for key, value in settings.items()}
         return Server(name, (sys.executable, "-m", "app"), "/health/ready", environment)
 
     def peer(name: str, module: str, port: int) -> Server:
@@ -86,8 +73,9 @@ def servers() -> list[Server]:
     return [
         ours("this service, ONNX Runtime", PORT, engine="onnxruntime"),
         ours("this service, TorchScript", PORT + 1, engine="torchscript"),
-        peer("plain FastAPI", "benchmarks.peers", PORT + 2),
-        peer("LitServe", "benchmarks.litserve_peer", PORT + 3),
+        ours("this service, ONNX, WORKERS=2", PORT + 2, engine="onnxruntime", workers="2"),
+        peer("plain FastAPI", "benchmarks.peers", PORT + 3),
+        peer("LitServe", "benchmarks.litserve_peer", PORT + 4),
     ]
 
 
@@ -101,90 +89,53 @@ def pictures() -> dict[str, bytes]:
     return {"28x28 PNG": thumbnail.getvalue(), "400 px photo": small.getvalue(), "12 MP photo": large}
 
 
-def multipart(content: bytes, count: int) -> bytes:
-    """A whole HTTP request but for its Host."""
-    part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'.encode()
-    body = (part + content + b"\r\n") * count + f"--{BOUNDARY}--\r\n".encode()
-    head = (
-        f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-async def drive(port: int, request: bytes, load: Load, seconds: float) -> tuple[list[float], int]:
-    """Durations of the answers with status 200, in seconds, and how many others there were."""
-    durations: list[float] = []
-    num_failed = 0
-    ends = time.perf_counter() + seconds
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, started: float) -> None:
-        nonlocal num_failed
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = next(int(it[15:]) for it in head.lower().split(b"\r\n") if it.startswith(b"content-length:"))
-        await reader.readexactly(length)
-        if head.startswith(b"HTTP/1.1 200"):
-            durations.append(time.perf_counter() - started)
-        else:
-            num_failed += 1
-
-    async def client() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while (started := time.perf_counter()) < ends:
-            await answer(reader, writer, started)
-        writer.close()
-
-    async def one(at: float) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        await answer(reader, writer, at)
-        writer.close()
-
-    if load.rate is None:
-        await asyncio.gather(*(client() for _ in range(load.concurrency)))
-    else:
-        async with asyncio.TaskGroup() as group:
-            for index in range(int(load.rate * seconds)):
-                at = ends - seconds + index / load.rate
-                await asyncio.sleep(max(0, at - time.perf_counter()))
-                group.create_task(one(at))
-    return durations, num_failed
-
-
-def drive_in_a_process(port: int, request: bytes, load: Load, seconds: float) -> tuple[list[float], int]:
-    """`drive` apart from this process, whose threads would disturb it."""
-    argument = json.dumps([port, load.concurrency, load.rate, seconds])
-    command = [sys.executable, "-m", "benchmarks.serving", "--drive", argument]
-    done = subprocess.run(command, input=request, capture_output=True, check=True)  # noqa: S603
-    durations, num_failed = json.loads(done.stdout)
-    return durations, num_failed
-
-
 @contextmanager
 def running(server: Server, port: int) -> Iterator[tuple[psutil.Process, float]]:
     """The started server's process, and the seconds until it was ready."""
-    started = time.perf_counter()
-    process = psutil.Popen(server.command, env=os.environ | server.environment, stderr=subprocess.DEVNULL)
+    with tempfile.TemporaryDirectory() as data_dir:
+        started = time.perf_counter()
+        environment = os.environ | server.environment | {"WARDROBE_DATA_DIR": data_dir}
+        process = psutil.Popen(server.command, env=environment, stderr=subprocess.DEVNULL)
+        try:
+            while True:
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}{server.ready_path}", timeout=1):
+                        break
+                except OSError:
+                    if process.poll() is not None or time.perf_counter() - started > START_SECONDS:
+                        raise RuntimeError(f"{server.name} did not start") from None
+                    time.sleep(0.02)
+            yield process, time.perf_counter() - started
+        finally:
+            family = _family(process)
+            for it in family:  # the parent first, or it would start new ones; LitServe leaves its children alone
+                with suppress(psutil.NoSuchProcess):
+                    it.terminate()
+            for left in psutil.wait_procs(family, STOP_SECONDS)[1]:
+                left.kill()
+
+
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    return [process, *process.children(recursive=True)] if process.is_running() else []
+
+
+@contextmanager
+def awake(server: Server, process: psutil.Process) -> Iterator[None]:
+    """Let a peer run, which otherwise is stopped."""
+    if not server.is_peer:
+        yield
+        return
+    _resume(process)
     try:
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}{server.ready_path}", timeout=1):
-                    break
-            except OSError:
-                if process.poll() is not None or time.perf_counter() - started > START_SECONDS:
-                    raise RuntimeError(f"{server.name} did not start") from None
-                time.sleep(0.02)
-        yield process, time.perf_counter() - started
+        yield
     finally:
-        if process.poll() is None:
-            for it in [*process.children(recursive=True), process]:
-                it.terminate()
-        process.wait()
+        for it in _family(process):
+            it.suspend()
 
 
 def megabytes(process: psutil.Process) -> float:
     """Memory of a process and its children, shared pages counted once in equal parts."""
-    return sum(it.memory_full_info().pss for it in [process, *process.children(recursive=True)]) / 2**20
+    return sum(it.memory_full_info().pss for it in _family(process)) / 2**20
 
 
 def ceiling(content: bytes, model: str, seconds: float) -> tuple[float, str]:
@@ -236,31 +187,33 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5, help="of each load of each server in each round")
     parser.add_argument("--requests", type=int, default=0, help="after that, with the memory printed on the way")
     parser.add_argument("--quick", action="store_true", help="one concurrency only")
-    parser.add_argument("--drive", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.drive:
-        port, concurrency, rate, seconds = json.loads(options.drive)
-        load = Load("", 1, concurrency, rate)
-        print(json.dumps(asyncio.run(drive(port, sys.stdin.buffer.read(), load, seconds))))
-        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server is left behind
     compare(servers(), loads(quick=options.quick), num_rounds=options.rounds, seconds=options.seconds)
     if options.requests:
         show_memory(servers()[0], num_requests=options.requests, seconds=options.seconds)
 
 
 def compare(competitors: Sequence[Server], wanted: Sequence[Load], *, num_rounds: int, seconds: float) -> None:
+    num_drives = len(wanted) * num_rounds * len(competitors)
+    print(f"{num_drives} drives of {seconds:g} s: about {num_drives * (seconds + EXTRA_SECONDS) / 60:.0f} minutes\n")
+    began = time.perf_counter()
     contents = pictures()
     ports = {server.name: PORT + index for index, server in enumerate(competitors)}
     with ExitStack() as stack:
         processes: dict[str, psutil.Process] = {}
         for server in competitors:
-            processes[server.name], start = stack.enter_context(running(server, ports[server.name]))
-            print(
-                f"{server.name:<30}ready after {start:5.1f} s, {megabytes(processes[server.name]):6.0f} MB", flush=True
-            )
+            process, start = stack.enter_context(running(server, ports[server.name]))
+            processes[server.name] = process
+            print(f"{server.name:<30}ready after {start:5.1f} s, {megabytes(process):6.0f} MB", flush=True)
+            stack.callback(_resume, process)  # or it could not end
+            with awake(server, process):
+                for content in list(contents.values())[:2]:  # one for each model
+                    load = Load("", 1, 8)
+                    drive_in_a_process(ports[server.name], multipart(content, 1), load, WARM_UP_SECONDS)
         found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
         ceilings: dict[str, list[tuple[float, str]]] = {}
-        for load in wanted:
+        for number, load in enumerate(wanted, 1):
             request = multipart(contents[load.picture], load.images_per_request)
             model = "fashion-mnist" if load.picture.startswith("28x28") else "wardrobe"
             for turn in range(num_rounds):
@@ -268,16 +221,24 @@ def compare(competitors: Sequence[Server], wanted: Sequence[Load], *, num_rounds
                     ceilings[load.picture].append(ceiling(contents[load.picture], model, seconds / 4))
                 first = turn % len(competitors)  # another one begins in each round
                 for server in [*competitors[first:], *competitors[:first]]:
-                    durations, num_failed = drive_in_a_process(ports[server.name], request, load, seconds)
-                    images = len(durations) * load.images_per_request / seconds
-                    if num_failed:
-                        print(f"{server.name}: {num_failed} requests failed", flush=True)
-                    p50, p99 = np.percentile(durations or [np.nan], [50, 99]) * 1000
-                    found.setdefault((str(load), server.name), []).append((images, p50, p99))
+                    with awake(server, processes[server.name]):
+                        outcome = drive_in_a_process(ports[server.name], request, load, seconds)
+                    rate = len(outcome.durations) * load.images_per_request / max(outcome.last_seconds, 1e-9)
+                    if outcome.num_failed:
+                        print(f"{load}, {server.name}: {outcome.num_failed} requests failed", flush=True)
+                    p50, p99 = np.percentile(outcome.durations or [np.nan], [50, 99]) * 1000
+                    found.setdefault((str(load), server.name), []).append((rate, p50, p99))
             show(load, competitors, found, ceilings[load.picture])
+            minutes = (time.perf_counter() - began) / 60
+            print(f"(load {number} of {len(wanted)}, {minutes:.1f} minutes)", file=sys.stderr, flush=True)
         print()
         for server in competitors:
             print(f"{server.name:<30}{megabytes(processes[server.name]):6.0f} MB at the end")
+
+
+def _resume(process: psutil.Process) -> None:
+    for it in _family(process):
+        it.resume()
 
 
 def show_memory(server: Server, *, num_requests: int, seconds: float) -> None:
@@ -289,10 +250,10 @@ def show_memory(server: Server, *, num_requests: int, seconds: float) -> None:
         print(f"{'answered':>10}{'MB':>8}\n{0:>10}{megabytes(process):>8.1f}")
         num_answered, shown = 0, 0
         while num_answered < num_requests:
-            durations, num_failed = drive_in_a_process(PORT, request, load, seconds)
-            if not durations or num_failed:
-                raise RuntimeError(f"{num_failed} requests failed, {len(durations)} did not")
-            num_answered += len(durations)
+            outcome = drive_in_a_process(PORT, request, load, seconds)
+            if not outcome.durations or outcome.num_failed:
+                raise RuntimeError(f"{outcome.num_failed} requests failed, {len(outcome.durations)} did not")
+            num_answered += len(outcome.durations)
             if num_answered - shown >= num_requests / 10 or num_answered >= num_requests:
                 shown = num_answered
                 print(f"{num_answered:>10}{megabytes(process):>8.1f}", flush=True)
