@@ -2,8 +2,10 @@
 
     python -m benchmarks.peers PORT
 
-Decodes with Pillow and runs model.pt in FastAPI's thread pool: one thread for each operation, as many requests at a
-time as there are cores.
+Decodes in full with Pillow and runs model.pt in FastAPI's thread pool: one thread for an operation, as many requests at
+a time as there are cores. Tried with 8 clients on a busy two-core machine (2026-11-25, one round of 2.5 s), in ms of
+processor time for a 12-megapixel photo: 308; two threads for each operation, one request at a time: 670; one thread,
+40 requests at a time (FastAPI's default): 376.
 """
 
 import io

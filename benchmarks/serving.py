@@ -9,7 +9,7 @@ and forward pass in this process's threads, no HTTP, the best engine and thread 
 start-up times and memory; with `--requests 50000`, this service's memory while it answers so many thumbnails more.
 Figures are medians over the rounds; images a second are counted up to the last answer. The load comes from a process of
 its own on the same machine: where there are few cores, all servers lose what it takes. Peers are stopped while another
-server is driven: LitServe asks its queue every millisecond, which took 0.14 of a core from the others.
+server is driven: LitServe, when it batches, asks its queue every millisecond: 0.14 of a core taken from the others.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from benchmarks.load import Load, drive_in_a_process, multipart
 
 PORT = 8100
 START_SECONDS, STOP_SECONDS = 120, 20
-# Over one drive, beyond its seconds: the clients' start and the last answers. Measured, mean over all loads.
+# Of one drive, beyond its seconds: the clients' start and the last answers. An estimate; large forms take longer.
 EXTRA_SECONDS = 1.0
 WARM_UP_SECONDS = 1.0
 NEWEST = {
