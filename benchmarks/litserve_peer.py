@@ -3,7 +3,7 @@
     python -m benchmarks.litserve_peer PORT
 
 As many workers as cores, one thread each, the fast queue, no batching of requests; the pictures of one request go
-through the network together. Tried with 8 clients on a busy two-core machine (2026-11-25, one round of 2.5 s), therefore
+through the network together. Tried with 8 clients on a busy two-core machine (2026-11-25, one round of 2.5 s),
 compared by the server's processor time for a picture, in ms:
 
                                                       400 px photo    12 MP photo
