@@ -315,8 +315,8 @@ def get_zip(wardrobe: WardrobeDependency, chosen: FilterDependency) -> Streaming
 async def import_items(request: Request, settings: SettingsDependency, wardrobe: WardrobeDependency) -> ImportResponse:
     """Send the file of /items/export.zip.
 
-    Items and corrections that are not here are added and nothing is removed; of an item's corrections the latest counts.
-    Twice is the same as once.
+    Items and corrections that are not here are added and nothing is removed; of an item's corrections the latest
+    counts. Twice is the same as once.
     """
     file = await asyncio.to_thread(wardrobe.spool)
     with file:
