@@ -289,7 +289,8 @@ def test_search_shows_what_fits_also_of_what_arrives_meanwhile(
 ) -> None:
     process.send_signal(signal.SIGSTOP)
     drop(filled, SURE[5:])
-    filled.get_by_role("searchbox", name="Search").fill("1.png")
+    with filled.expect_request("**/items?q=1.png*"):
+        filled.get_by_role("searchbox", name="Search").fill("1.png")
     process.send_signal(signal.SIGCONT)
 
     expect(filled.get_by_text("3 pictures sorted.")).to_be_visible()
@@ -359,7 +360,7 @@ def test_a_heat_map_is_asked_for_once_and_shown_only_where_it_belongs(
     page.locator(".dresses [data-role=open]").first.click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Heat map").click()
-    expect(dialog.get_by_text("Red is what spoke for")).to_be_visible()
+    expect(dialog.get_by_text("Red is what spoke most for")).to_be_visible()
     drop(page, SURE[4:])
     expect(page.get_by_text("4 pictures sorted.")).to_be_visible()
     assert len(asked) == 1
@@ -372,7 +373,7 @@ def test_a_heat_map_is_asked_for_once_and_shown_only_where_it_belongs(
 
     dialog.get_by_role("button", name="What the model saw").click()
     expect(dialog.get_by_text("The mean colour.")).to_be_visible()
-    expect(dialog.get_by_text("Red is what spoke for")).to_have_count(0)
+    expect(dialog.get_by_text("Red is what spoke most for")).to_have_count(0)
     assert len(asked) == 2
 
 

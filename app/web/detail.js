@@ -28,9 +28,16 @@ export function likelyLabels(prediction, number = NUM_CHOICES) {
   return [...new Set(labels)].slice(0, Math.max(number, prediction.prediction_set?.length ?? 0));
 }
 
+/** What it is called; the label of what shows no clothes is an idle guess. */
+export function nameOf(item) {
+  if (item.drawer === "not_a_garment") return "Not clothes";
+  return item.label ?? drawerTitle(item.drawer);
+}
+
 /** Who said so, in words. */
 export function certainty(item) {
   if (item.corrected) return "sorted by you";
+  if (item.drawer === "not_a_garment") return "the model thinks so";
   return `${percent(item.prediction.probability)} sure`;
 }
 
@@ -114,7 +121,7 @@ export class Detail {
       element(
         "div",
         {},
-        element("h2", { id: "detail-title" }, item.label ?? drawerTitle(item.drawer)),
+        element("h2", { id: "detail-title" }, nameOf(item)),
         element("p", { class: "hint" }, `${drawerTitle(item.drawer)} · ${certainty(item)}`),
       ),
       step(-1, "Previous"),
@@ -165,7 +172,7 @@ export class Detail {
   }
 
   #picture(item, box) {
-    const image = element("img", { alt: `${item.label ?? "Picture"}, ${item.filename ?? "without a file name"}` });
+    const image = element("img", { alt: `${nameOf(item)}, ${item.filename ?? "without a file name"}` });
     image.addEventListener("error", () => {
       box.replaceChildren(element("p", { class: "hint" }, "The browser cannot show this picture."));
     });
@@ -188,7 +195,7 @@ export class Detail {
       box.parentElement.classList.add("squeezed");
       this.#picture(item, box);
       caption.append(input.description);
-    } else box.append(element("p", { class: "words" }, input.description));
+    } else box.append(element("p", { class: "words" }, `Not the picture as it is. ${input.description}`));
   }
 
   async #heat(item, box, caption) {
@@ -196,14 +203,17 @@ export class Detail {
     const select = element(
       "select",
       { "aria-label": "Evidence for" },
-      top_k.map((candidate) => element("option", { selected: candidate.label === label }, candidate.label)),
+      top_k.map((candidate) => {
+        const words = `${candidate.label}, ${percent(candidate.probability)}`; // each map is as red as another
+        return element("option", { value: candidate.label, selected: candidate.label === label }, words);
+      }),
     );
     const lay = async () => {
       const chosen = select.value;
       let answer;
       try {
         const address = await heatMap(this.wardrobe, item, chosen);
-        answer = { layer: [element("img", { class: "heat", alt: "", src: address })], words: "Red is what spoke for " };
+        answer = { layer: [element("img", { class: "heat", alt: "", src: address })], words: "Red is what spoke most for " };
       } catch (problem) {
         answer = { layer: [], words: `${problem.message} ` };
       }
@@ -269,15 +279,16 @@ export class Detail {
 
   #correct(item) {
     const labels = likelyLabels(item.prediction);
+    const isOpen = item.drawer === "review" || item.drawer === "not_a_garment";
     return element(
       "section",
       { class: "correct" },
-      element("h3", {}, item.drawer === "review" ? "What is it?" : "Is that right?"),
+      element("h3", {}, isOpen ? "What is it?" : "Is that right?"),
       element(
         "div",
         { class: "choices" },
         labels.map((label) => {
-          const isNow = label === item.label && (item.corrected || item.drawer !== "review");
+          const isNow = label === item.label && !isOpen;
           return element(
             "button",
             {

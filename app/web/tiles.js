@@ -1,7 +1,7 @@
 // A picture among others: what it is and how sure that is, or the question what it is.
 
-import { certainty, likelyLabels } from "./detail.js";
-import { DRAWERS, drawerTitle, element, icon, percent } from "./elements.js";
+import { certainty, likelyLabels, nameOf } from "./detail.js";
+import { DRAWERS, element, icon, percent } from "./elements.js";
 
 const made = new Map(); // id -> {key, node}: a tile is made again only when it would look different
 
@@ -13,7 +13,7 @@ export function tile(item, { asCard, selecting, ticked }, actions) {
   const key = JSON.stringify([item.revision, item.drawer, asCard, selecting, ticked]);
   const cached = made.get(item.id);
   if (cached?.key === key) return cached.node;
-  const name = item.label ?? drawerTitle(item.drawer);
+  const name = nameOf(item);
   const image = element("img", { alt: "", loading: "lazy", decoding: "async", draggable: "false" });
   image.addEventListener("error", () =>
     image.replaceWith(icon(DRAWERS.includes(item.drawer) ? item.drawer : "pictures")),
