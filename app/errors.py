@@ -35,6 +35,7 @@ WardrobeError
 ├── ServiceError                     neither the request nor the picture is at fault
 │   ├── BusyError
 │   ├── NotReadyError
+│   ├── TooManyConnectionsError
 │   └── StorageUnavailableError
 └── ArtifactError                    a folder under models/ that must not be served
 
@@ -255,6 +256,10 @@ class BusyError(ServiceError):
 
 
 class NotReadyError(ServiceError):
+    pass
+
+
+class TooManyConnectionsError(ServiceError):
     pass
 
 

@@ -33,7 +33,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     metrics = Metrics()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Metrics], None]:
         store = app.state.store = ModelStore(settings)
         scheduler = Scheduler(
             metrics,
@@ -47,7 +47,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         opening = asyncio.create_task(_open(wardrobe))
         if settings.workers > 1:  # the others answer meanwhile: take no request that would get a 503
             await asyncio.wait((loading,))
-        yield
+        yield {"metrics": metrics}  # app.api.protocol counts there what it refuses
         await loading
         await opening
         await asyncio.to_thread(wardrobe.close)

@@ -20,7 +20,11 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
-            "wardrobe_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
+            "wardrobe_requests",
+            "Requests answered; method and route are `unknown` where they were refused before. Status 499: the client "
+            "left first.",
+            ["method", "route", "status"],
+            registry=self.registry,
         )
         self.request_seconds = Histogram(
             "wardrobe_request_seconds",

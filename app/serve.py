@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
-from app.api.protocol import LimitedProtocol
+from app.api.protocol import LimitedProtocol, max_connections
 from app.logs import configure_logging
 from app.main import create_app
 from app.metrics import MULTIPROCESS_FOLDER_VARIABLE
@@ -37,7 +37,9 @@ def serve() -> None:
     options: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
-        "http": partial(LimitedProtocol, timeout_seconds=settings.body_timeout_seconds),
+        "http": partial(
+            LimitedProtocol, timeout_seconds=settings.body_timeout_seconds, max_connections=max_connections()
+        ),
         "ws": "none",  # no route has it
         "log_config": None,
         "access_log": False,  # app.access logs each request with its id and time

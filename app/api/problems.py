@@ -52,6 +52,7 @@ TABLE: dict[type[errors.WardrobeError], tuple[int, str, str]] = {
     errors.UndecodableImageError: (422, "undecodable-image", "The image cannot be decoded"),
     errors.BusyError: (429, "overloaded", "The service is busy"),
     errors.NotReadyError: (503, "not-ready", "The service is not ready"),
+    errors.TooManyConnectionsError: (503, "too-many-connections", "Too many connections are open"),
     errors.StorageUnavailableError: (503, "storage-unavailable", "Items cannot be kept now"),
     InferenceError: (500, "internal-error", "Internal error"),
 }
@@ -134,8 +135,8 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
 
 
 async def _on_client_disconnect(request: Request, error: Exception) -> JSONResponse:
-    """Nobody reads it; it keeps an upload broken off from being logged and counted as our failure."""
-    return respond(_problem(request, 400, "incomplete-body", "The body ended early", "The client left while sending."))
+    """Nobody reads it; the status, which is nginx's, tells metrics and log that nobody is to blame."""
+    return respond(_problem(request, 499, "client-left", "The client left", "It closed before it had its answer."))
 
 
 async def _on_bug(request: Request, error: Exception) -> JSONResponse:

@@ -6,6 +6,7 @@ and is several times slower.
 
 import asyncio
 import logging
+import resource
 import uuid
 from typing import Any
 
@@ -15,25 +16,35 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api import problems
 from app.api.middleware import REQUEST_ID_HEADER, REQUEST_ID_SCOPE_KEY
-from app.errors import HeadTimeoutError, HeadTooLargeError, WardrobeError
+from app.errors import HeadTimeoutError, HeadTooLargeError, ServiceError, TooManyConnectionsError, WardrobeError
+from app.metrics import Metrics
 
 MAX_HEAD_BYTES = 32 * 2**10  # twice h11's default for all of it, and four times nginx's for one line
 MAX_HEADERS = 100  # Apache's LimitRequestFields, gunicorn's limit_request_fields
+MAX_CONNECTIONS = 4_096  # chosen, not tuned: each may buffer up to 64 kB (uvicorn) of a body that nobody reads yet
+RETRY_SECONDS = 5  # chosen, not tuned: idle connections are closed after as many
 LAST_REQUEST_SECONDS = 0.1  # chosen, not tuned: what a client sent before it could know has come by then
 
 logger = logging.getLogger(__name__)
 
 
+def max_connections() -> int:
+    """Half of the files that the process may have open: models, database and decoders want some of them as well."""
+    most_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if most_files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, most_files // 2)
+
+
 class LimitedProtocol(HttpToolsProtocol):
-    """HTTP/1.1 whose request line, headers, chunk extensions and trailers end early enough.
+    """HTTP/1.1 whose request line, headers, chunk extensions and trailers end early enough, of so many connections.
 
     When the service stops, uvicorn closes connections whose request is on the way, also those of clients that it let in
     a moment before. This one reads on for LAST_REQUEST_SECONDS, and answers with `Connection: close`.
     """
 
-    def __init__(self, *args: Any, timeout_seconds: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, timeout_seconds: float, max_connections: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._timeout_seconds = timeout_seconds
+        self._max_connections = max_connections
         self._timer: asyncio.TimerHandle | None = None  # of a head that is to come
         self._error: WardrobeError | None = None
         self._head_bytes = 0
@@ -43,7 +54,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
-        self._await_head()
+        if len(self.connections) > self._max_connections:
+            self._refuse(TooManyConnectionsError("Too many connections are open.", RETRY_SECONDS))
+        else:
+            self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -93,6 +107,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Called when a callback has raised, or the parser has."""
         if self._error is None:
             super().send_400_response(msg)
+            self._observe(400)
         else:
             self._refuse(self._error)
 
@@ -117,6 +132,11 @@ class LimitedProtocol(HttpToolsProtocol):
         else:  # part of the next request came before the answer to this one
             self._await_head()
 
+    def _observe(self, status: int) -> None:
+        """Count what the application, which counts all others, never sees."""
+        metrics: Metrics = self.app_state["metrics"]
+        metrics.requests.labels("unknown", "unknown", status).inc()
+
     def _refuse(self, error: WardrobeError) -> None:
         """Answer, if no other answer is on its way, and close."""
         self._stop_timer()
@@ -126,11 +146,13 @@ class LimitedProtocol(HttpToolsProtocol):
             request_id = uuid.uuid4().hex
             problem = problems.describe(error, Request({"type": "http", REQUEST_ID_SCOPE_KEY: request_id}))
             content = problem.model_dump_json().encode()
+            retry = f"retry-after: {error.retry_after_seconds}\r\n" if isinstance(error, ServiceError) else ""
             headers = (
                 f"content-type: {problems.PROBLEM_MEDIA_TYPE}\r\ncontent-length: {len(content)}\r\n"
                 f"{REQUEST_ID_HEADER.lower()}: {request_id}\r\nx-content-type-options: nosniff\r\n"
-                "connection: close\r\n\r\n"
+                f"{retry}connection: close\r\n\r\n"
             )
             self.transport.write(STATUS_LINE[problem.status] + headers.encode() + content)
+            self._observe(problem.status)
             logger.warning("request refused", extra={"status": problem.status, "request_id": request_id})
         self.transport.close()

@@ -1,12 +1,17 @@
 """What comes before a body, and around its chunks, ends early: over a raw socket, where no client mends it."""
 
 import json
+import re
+import resource
 import select
 import socket
 import time
 from collections.abc import Generator
+from contextlib import ExitStack
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from app.api.protocol import MAX_HEAD_BYTES, MAX_HEADERS
@@ -249,3 +254,63 @@ def test_requests_in_one_piece_are_answered_in_turn(address: tuple[str, int]) ->
             received += piece
 
     assert received.count(b"HTTP/1.1 200 OK") == 4
+
+
+def num_counted(address: tuple[str, int], status: int) -> float:
+    """Requests with this answer, of all methods and routes."""
+    metrics = httpx.get(f"http://{address[0]}:{address[1]}/metrics").text
+    lines = re.findall(rf'^wardrobe_requests_total{{.*status="{status}".*', metrics, re.MULTILINE)
+    return sum(float(line.split()[-1]) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(b"GET\r\n\r\n", 400), (b"", 408), (GET + headers(MAX_HEADERS + 1) + CLOSE, 431)],
+)
+def test_what_is_refused_before_its_route_is_known_is_counted(
+    address: tuple[str, int], sent: bytes, status: int
+) -> None:
+    before = num_counted(address, status)
+
+    assert exchange(address, sent)[0] == status
+
+    assert num_counted(address, status) == before + 1
+
+
+def test_a_client_that_leaves_is_counted_as_such(address: tuple[str, int]) -> None:
+    before = num_counted(address, 499)
+
+    with socket.create_connection(address) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: w\r\nContent-Length: 1000\r\n\r\nabc")
+
+    deadline = time.monotonic() + 10
+    while num_counted(address, 499) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_connections_beyond_what_the_files_allow_are_told(artifact: Artifact, tmp_path: Path) -> None:
+    """Of 128 files, 64 may be connections; when one ends, the next is taken."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))  # the service inherits it
+    with ExitStack() as stack:
+        try:
+            _, client = stack.enter_context(small_service(artifact, tmp_path / "log"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        url = urlsplit(str(client.base_url))
+        client.close()
+        taken = [stack.enter_context(socket.create_connection((url.hostname, url.port), 30)) for _ in range(64)]
+        with socket.create_connection((url.hostname, url.port), 30) as refused:
+            answer = b""
+            while piece := refused.recv(65_536):
+                answer += piece
+        taken[0].sendall(GET + CLOSE)
+        while taken[0].recv(65_536):
+            pass
+        response = httpx.get(f"http://{url.netloc}/health/live")
+
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nretry-after: " in answer
+    assert json.loads(answer.rpartition(b"\r\n\r\n")[2])["type"] == "urn:wardrobe:too-many-connections"
+    assert response.status_code == 200
