@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class BudgetedDecoder:
-    """decode() for many threads; keeps the processes that it had to start, one for each thread at most."""
+    """decode() for many threads; keeps the processes that it had to start, as many as threads asked at a time."""
 
     def __init__(self, *, max_cpu_seconds: int = MAX_CPU_SECONDS, max_memory_bytes: int = MAX_MEMORY_BYTES) -> None:
         self._max_cpu_seconds = max_cpu_seconds
