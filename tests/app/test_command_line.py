@@ -184,7 +184,7 @@ def test_a_busy_service_answers_a_folder_as_this_process_does(shipped: CommandLi
     remote, local = rows_of(shipped.folder / "remote.csv"), rows_of(shipped.folder / "local.csv")
     assert remote == local
     assert len(remote) == 27
-    assert {row["model"] for row in remote} == {"wardrobe/1", "fashion-mnist/1", ""}
+    assert {row["model"] for row in remote} == {"wardrobe/2", "fashion-mnist/1", ""}
 
 
 def test_predict_prints_a_table_or_json(shipped: CommandLine, narrow: Narrow) -> None:
