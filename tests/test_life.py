@@ -111,7 +111,7 @@ def test_a_full_queue_over_sockets_and_a_stop_while_it_works(
     assert exit_code == 0
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     requests = [entry for entry in entries if entry.get("path") == "/predict"]
-    assert [entry["status"] for entry in requests if entry["status"] != 429] == [400, 200, 200, 200]
+    assert [entry["status"] for entry in requests if entry["status"] != 429] == [499, 200, 200, 200]
     assert {"request_id", "wait_seconds", "decode_seconds", "queue_seconds", "infer_seconds"} <= set(requests[-1])
 
 
