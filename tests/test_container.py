@@ -4,11 +4,14 @@ The project is built and brought up under a name and port of its own, and taken 
 SERVICE set, the project that COMPOSE_PROJECT_NAME names is up already and stays up.
 """
 
+import contextlib
+import json
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -120,13 +123,38 @@ class TestService:
     def test_the_image_has_no_compiler(self) -> None:
         assert in_container("import shutil; print(shutil.which('cc'), shutil.which('gcc'))") == "None None"
 
-    def test_sigterm_ends_it_in_time_with_status_0_and_it_starts_again(self, container_id: str) -> None:
-        """The last test: it stops what the others talk to. Compose kills after stop_grace_period, which gives 137."""
-        compose("stop", SERVICE)
+    def test_stopped_under_load_it_answers_what_it_took_and_it_starts_again(self, container_id: str) -> None:
+        """The last test: it stops what the others talk to. Compose kills after stop_grace_period, which gives 137.
+
+        What the service took is in its log; what Docker took for it, and could not hand on any more, is not.
+        """
+        picture = (ROOT / "tests" / "data" / "ankle-boot.png").read_bytes()
+
+        def num_logged() -> int:
+            lines = docker("logs", container_id).stderr.splitlines()
+            return sum(entry.get("path") == "/predict" for entry in map(json.loads, lines))
+
+        def ask_until_it_stops(url: str) -> list[int]:
+            statuses = []
+            with contextlib.suppress(httpx.TransportError), httpx.Client(base_url=url, timeout=60) as client:
+                while True:
+                    statuses.append(client.post("/predict", content=picture).status_code)
+            return statuses
+
+        before = num_logged()
+        with ThreadPoolExecutor() as pool:
+            clients = [pool.submit(ask_until_it_stops, base_url()) for _ in range(8)]
+            while num_logged() < before + 100:
+                pass
+            compose("stop", SERVICE)
+            statuses = [status for client in clients for status in client.result()]
         exit_code = docker("inspect", "--format", "{{.State.ExitCode}}", container_id).stdout.strip()
+        logged = num_logged() - before
         compose("up", "--no-build", "--no-recreate", "--detach", "--wait", SERVICE)
 
         assert exit_code == "0"
+        assert set(statuses) == {200}
+        assert len(statuses) == logged
         assert compose("ps", "--quiet", SERVICE) == container_id
         assert httpx.get(f"{base_url()}/health/ready").status_code == 200
 
