@@ -206,7 +206,10 @@ def _print_rows(rows: "list[Row]") -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("file", "label", "probability", "decision"):
-        table.add_column(name, no_wrap=True, justify="right" if name == "probability" else "left")
+        # A long path takes more lines; the answer beside it is never cut.
+        table.add_column(
+            name, no_wrap=name != "file", overflow="fold", justify="right" if name == "probability" else "left"
+        )
     for row in rows:
         probability = "" if row.probability is None else f"{row.probability:.1%}"
         table.add_row(*map(escape, (row.path, row.label, probability, row.decision)))
