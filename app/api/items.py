@@ -121,7 +121,7 @@ router = APIRouter(
     prefix="/items",
     tags=["items"],
     dependencies=[Depends(refuse_other_names), Depends(refuse_other_sites)],
-    responses=problems.responses(403, 409, 422, 503),
+    responses=problems.responses(400, 403, 409, 422, 503),
 )
 
 IdParameter = Annotated[str, PathParameter(description="Of the item.", pattern="^[0-9a-f]{64}$")]
