@@ -460,16 +460,7 @@ def public_item(item: Item) -> ItemPublic:
         label=item.label,
         corrected=item.corrected,
         prediction=KeptPrediction.model_validate(item.prediction),
-        corrections=[
-            CorrectionPublic(
-                id=correction.id,
-                label=correction.label,
-                drawer=correction.drawer,
-                made_at=correction.made_at,
-                taken_back_at=correction.taken_back_at,
-            )
-            for correction in item.corrections
-        ],
+        corrections=[CorrectionPublic.model_validate(it, from_attributes=True) for it in item.corrections],
         urls=ItemUrls(
             **{part: f"/items/{item.id}/{part}" for part in ("picture", "thumbnail", "explanation")},
         ),

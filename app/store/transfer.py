@@ -193,16 +193,7 @@ def _line(item: Item, picture: str) -> bytes:
         added_at=item.added_at,
         changed_at=item.changed_at,
         prediction=item.prediction,
-        corrections=[
-            ExportedCorrection(
-                id=correction.id,
-                label=correction.label,
-                drawer=correction.drawer,
-                made_at=correction.made_at,
-                taken_back_at=correction.taken_back_at,
-            )
-            for correction in item.corrections
-        ],
+        corrections=[ExportedCorrection.model_validate(it, from_attributes=True) for it in item.corrections],
         picture=picture,
     )
     return exported.model_dump_json().encode() + b"\n"
