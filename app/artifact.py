@@ -22,7 +22,8 @@ TORCHSCRIPT_NAME = "model.pt"
 ONNX_NAME = "model.onnx"
 CARD_NAME = "card.json"
 REPORT_NAME = "report.html"
-EVIDENCE_OUTPUT = "evidence"  # its name in model.onnx; in model.pt it is the third output
+# Names of outputs in model.onnx, in the order of model.pt's. A network may lack all but the first, from the end on.
+LOGITS_OUTPUT, GARMENT_OUTPUT, EVIDENCE_OUTPUT, EMBEDDING_OUTPUT = "logits", "garment", "evidence", "embedding"
 
 
 DrawerGroup = Literal["tops", "bottoms", "dresses", "outerwear", "footwear", "headwear", "bags", "other"]
@@ -266,12 +267,25 @@ class Card(PublicCard):
 class Scores(NamedTuple):
     """What the network says about one picture.
 
-    `probabilities` float32 (K,) are calibrated and sum to 1. `garment` in 0..1 is high for pictures of clothes; None if
-    the network has no such output.
+    `probabilities` float32 (K,) are calibrated and sum to 1. `garment` in 0..1 is high for pictures of clothes.
+    `embedding` float32 (D,) points in a similar direction for similar pictures. Both are None if the network has no
+    such output.
     """
 
     probabilities: np.ndarray
     garment: float | None
+    embedding: np.ndarray | None = None
+
+
+class Outputs(NamedTuple):
+    """Of one forward pass: class logits (N, K), garment logits (N,), embeddings (N, D), float32.
+
+    The last two are None where the network has no such output.
+    """
+
+    logits: np.ndarray
+    garment: np.ndarray | None
+    embedding: np.ndarray | None
 
 
 class Engine(Protocol):
@@ -286,8 +300,8 @@ class Engine(Protocol):
         """uint8 (H, W, 3) of any size -> float32 (C, S, S)."""
         ...
 
-    def outputs(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """float32 (N, C, S, S) -> class logits (N, K) and garment logits (N,), or None where the network has none."""
+    def outputs(self, batch: np.ndarray) -> Outputs:
+        """float32 (N, C, S, S) -> what the network answers."""
         ...
 
     def evidence(self, batch: np.ndarray) -> np.ndarray | None:
@@ -317,14 +331,15 @@ class Artifact:
 
     def scores(self, batch: np.ndarray) -> list[Scores]:
         """float32 (N, C, S, S) -> what the network says about each of the N pictures, in one forward pass."""
-        logits, garment_logits = self.engine.outputs(batch)
+        logits, garment_logits, embeddings = self.engine.outputs(batch)
         scaled = logits / np.float32(self.card.thresholds.temperature)
         exponentials = np.exp(scaled - scaled.max(1, keepdims=True))
         probabilities = exponentials / exponentials.sum(1, keepdims=True)  # (N, K)
-        if garment_logits is None:
-            return [Scores(row, None) for row in probabilities]
-        garment = (0.5 * (1 + np.tanh(garment_logits / 2))).tolist()  # the logistic function, without overflow
-        return [Scores(row, score) for row, score in zip(probabilities, garment, strict=True)]
+        garment: list[float | None] = [None] * len(batch)
+        if garment_logits is not None:
+            garment = (0.5 * (1 + np.tanh(garment_logits / 2))).tolist()  # the logistic function, without overflow
+        rows = embeddings if embeddings is not None else [None] * len(batch)
+        return [Scores(*scores) for scores in zip(probabilities, garment, rows, strict=True)]
 
     def evidence(self, pixels: np.ndarray) -> np.ndarray | None:
         """uint8 (H, W, 3) -> (K, h, w), see `Engine.evidence`: of the whole picture, squeezed to a square."""

@@ -6,7 +6,16 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from app.artifact import EVIDENCE_OUTPUT, ONNX_NAME, Card, InputRule
+from app.artifact import (
+    EMBEDDING_OUTPUT,
+    EVIDENCE_OUTPUT,
+    GARMENT_OUTPUT,
+    LOGITS_OUTPUT,
+    ONNX_NAME,
+    Card,
+    InputRule,
+    Outputs,
+)
 from app.engines.recipes import RECIPES
 from app.errors import ArtifactError
 
@@ -22,19 +31,20 @@ class OnnxEngine:
         self._rule = rule
         self._recipe = RECIPES[rule.recipe]
         self._input_name = session.get_inputs()[0].name
-        outputs = [output.name for output in session.get_outputs()]
-        self._has_evidence = EVIDENCE_OUTPUT in outputs
-        self._scores = [name for name in outputs if name != EVIDENCE_OUTPUT]
+        there = {output.name for output in session.get_outputs()}
+        self._has_evidence = EVIDENCE_OUTPUT in there
+        self._wanted = [name for name in (LOGITS_OUTPUT, GARMENT_OUTPUT, EMBEDDING_OUTPUT) if name in there]
 
     def preprocess(self, pixels: np.ndarray) -> np.ndarray:
         """See `Engine.preprocess`."""
         scaled = self._recipe(pixels, self._rule.size_pixels)  # (C, S, S) in 0..255
         return (scaled - np.float32(255 * self._rule.mean)) * np.float32(1 / (255 * self._rule.std))
 
-    def outputs(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def outputs(self, batch: np.ndarray) -> Outputs:
         """See `Engine.outputs`."""
-        logits, *rest = self._session.run(self._scores, {self._input_name: batch})
-        return logits, rest[0] if rest else None
+        found = self._session.run(self._wanted, {self._input_name: batch})
+        by_name = dict(zip(self._wanted, found, strict=True))
+        return Outputs(by_name[LOGITS_OUTPUT], by_name.get(GARMENT_OUTPUT), by_name.get(EMBEDDING_OUTPUT))
 
     def evidence(self, batch: np.ndarray) -> np.ndarray | None:
         """See `Engine.evidence`."""

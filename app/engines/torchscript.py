@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from app.artifact import TORCHSCRIPT_NAME, Card
+from app.artifact import TORCHSCRIPT_NAME, Card, Outputs
 from app.errors import ArtifactError
 
 
@@ -29,16 +29,22 @@ class TorchScriptEngine:
         return preprocessed
 
     @torch.inference_mode()
-    def outputs(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def outputs(self, batch: np.ndarray) -> Outputs:
         """See `Engine.outputs`."""
-        outputs = self.module(torch.from_numpy(batch))
-        return (outputs[0].numpy(), outputs[1].numpy()) if isinstance(outputs, tuple) else (outputs.numpy(), None)
+        logits, garment, _, embedding = self._run(batch)
+        return Outputs(logits, garment, embedding)
 
     @torch.inference_mode()
     def evidence(self, batch: np.ndarray) -> np.ndarray | None:
         """See `Engine.evidence`."""
+        return self._run(batch)[2]
+
+    def _run(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+        """Logits, garment logits, evidence and embeddings: what is missing at the end is None."""
         outputs = self.module(torch.from_numpy(batch))
-        return outputs[2].numpy() if isinstance(outputs, tuple) and len(outputs) > 2 else None
+        logits, *rest = [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
+        garment, evidence, embedding = [*rest, None, None, None][:3]
+        return logits, garment, evidence, embedding
 
 
 def load_engine(folder: Path, card: Card, *, num_threads: int | None) -> TorchScriptEngine:

@@ -70,7 +70,7 @@ def predict_rows(
     with ThreadPoolExecutor() as pool:
         for start in track(range(0, len(rows), BATCH_SIZE), description=description):
             images, lumas = zip(*pool.map(prepare, rows[start : start + BATCH_SIZE]), strict=True)
-            class_logits, garment_logits = artifact.engine.outputs(np.stack(images))
+            class_logits, garment_logits, _ = artifact.engine.outputs(np.stack(images))
             logits.append(class_logits)
             garment += [] if garment_logits is None else [garment_logits]
             luma += lumas

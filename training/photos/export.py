@@ -14,7 +14,10 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from app.artifact import (
+    EMBEDDING_OUTPUT,
     EVIDENCE_OUTPUT,
+    GARMENT_OUTPUT,
+    LOGITS_OUTPUT,
     ONNX_NAME,
     REPORT_NAME,
     TORCHSCRIPT_NAME,
@@ -62,12 +65,13 @@ from training.photos.evaluate import (
 )
 from training.photos.fit import PhotoFitResult
 from training.photos.labels import NOT_A_GARMENT, UNKNOWN
-from training.photos.network import EvidenceNetwork
+from training.photos.network import ExplainedNetwork
 from training.photos.preprocess import PIXEL_MEAN, PIXEL_STD, ExportedPhotoClassifier
 from training.photos.splits import TEST, TRAIN, VALIDATION
 from training.report import write_report
 
 NUM_PARITY_IMAGES = 32
+OUTPUT_NAMES = [LOGITS_OUTPUT, GARMENT_OUTPUT, EVIDENCE_OUTPUT, EMBEDDING_OUTPUT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ def export_photos(
         ParityError: TorchScript or ONNX disagrees with the trained network.
     """
     num_classes, size_pixels = len(result.label_map.classes), result.config.size_pixels
-    network = EvidenceNetwork(result.network).eval()
+    network = ExplainedNetwork(result.network).eval()
     classifier = ExportedPhotoClassifier(network, num_classes=num_classes, size_pixels=size_pixels).eval()
     photos = dataset.photos.part(VALIDATION)
     with staged(models_folder, name) as folder:
@@ -106,9 +110,7 @@ def export_photos(
         traced = trace(network, example)  # the backbone's package cannot be scripted
         scriptable = ExportedPhotoClassifier(traced, num_classes=num_classes, size_pixels=size_pixels).eval()
         export_torchscript(scriptable, folder / TORCHSCRIPT_NAME)
-        export_onnx(
-            classifier, folder / ONNX_NAME, example=example, output_names=["logits", "garment", EVIDENCE_OUTPUT]
-        )
+        export_onnx(classifier, folder / ONNX_NAME, example=example, output_names=OUTPUT_NAMES)
         check_parity(classifier, folder, photos.images[:NUM_PARITY_IMAGES])
 
         engine = TorchScriptEngine(load_torchscript(folder / TORCHSCRIPT_NAME))
@@ -215,7 +217,7 @@ def check_parity(classifier: ExportedPhotoClassifier, folder: Path, images: Tens
         compare("model.pt, preprocess", torch.stack([scripted.preprocess(image) for image in images]), batch)
         found = session.run(None, {"images": batch.numpy()})
         for what, expected, torchscript, onnx in zip(
-            ("logits", "garment logit", "evidence"), classifier(batch), scripted(batch), found, strict=True
+            OUTPUT_NAMES, classifier(batch), scripted(batch), found, strict=True
         ):
             compare(f"model.pt, {what}", torchscript, expected)
             compare(f"model.onnx, {what}", torch.from_numpy(onnx), expected)

@@ -58,8 +58,8 @@ class PhotoNetwork(nn.Module):
             stage.requires_grad_(False)
 
 
-class EvidenceNetwork(nn.Module):
-    """A trained network with, as third output, how much each place of the picture speaks for each class.
+class ExplainedNetwork(nn.Module):
+    """A trained network that also says how much each place of the picture speaks for each class, and its features.
 
     Class activation mapping (Zhou et al., Learning deep features for discriminative localization, 2016), here exact:
     the head is linear and pooling is a mean, so that applying the head before the mean gives the same logits. It adds
@@ -70,13 +70,16 @@ class EvidenceNetwork(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, 3, S, S) -> logits (N, K), garment logit (N,), evidence (N, K, S/32, S/32), whose mean is the logit."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(N, 3, S, S) -> logits (N, K), garment logit (N,), evidence (N, K, S/32, S/32), embedding (N, F).
+
+        A logit is the mean of its evidence; the embedding is what the heads see.
+        """
         x = self.network.backbone.extract_features(x)  # (N, F, S/32, S/32)
         features = x.mean((2, 3))  # (N, F)
         classes = self.network.classes
         evidence = F.conv2d(x, classes.weight[:, :, None, None], classes.bias)
-        return classes(features), self.network.garment(features)[:, 0], evidence
+        return classes(features), self.network.garment(features)[:, 0], evidence, features
 
 
 def _load_backbone(name: str, *, pretrained: bool) -> Any:

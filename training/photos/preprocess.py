@@ -12,7 +12,7 @@ class ExportedPhotoClassifier(nn.Module):
     """The network with its preprocessing, as TorchScript takes it."""
 
     def __init__(self, network: nn.Module, *, num_classes: int, size_pixels: int) -> None:
-        """`network` maps (N, 3, S, S) to logits and evidence of at least `num_classes` outputs, and a garment logit."""
+        """`network` maps (N, 3, S, S) to what `forward` gives, of at least `num_classes` classes."""
         super().__init__()
         self.network = network
         self.num_classes = num_classes
@@ -20,10 +20,10 @@ class ExportedPhotoClassifier(nn.Module):
         self.mean = PIXEL_MEAN
         self.std = PIXEL_STD
 
-    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, 3, S, S) -> of the answered classes logits (N, K), garment logit (N,) and evidence (N, K, h, w)."""
-        logits, garment, evidence = self.network(batch)
-        return logits[:, : self.num_classes], garment, evidence[:, : self.num_classes]
+    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(N, 3, S, S) -> logits (N, K), garment logit (N,), evidence (N, K, h, w) and embedding (N, D)."""
+        logits, garment, evidence, embedding = self.network(batch)
+        return logits[:, : self.num_classes], garment, evidence[:, : self.num_classes], embedding
 
     @torch.jit.export
     def preprocess(self, image: Tensor) -> Tensor:

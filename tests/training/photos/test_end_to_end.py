@@ -187,17 +187,30 @@ def test_exported_files_name_no_path_of_the_machine(trained: Trained) -> None:
 
 
 def test_onnx_runtime_agrees_with_torchscript(artifact: Artifact) -> None:
-    """Class logits and garment score, in batches of several sizes."""
+    """Class logits, garment score and embedding, in batches of several sizes."""
     session = onnxruntime.InferenceSession(artifact.folder / "model.onnx", providers=["CPUExecutionProvider"])
     inputs = np.stack([artifact.preprocess(np.asarray(draw_garment("Hat", seed))) for seed in range(5)])
 
     for num_images in (1, 2, 5):
         batch = inputs[:num_images]
-        logits, garment = session.run(["logits", "garment"], {"images": batch})
-        expected_logits, expected_garment = artifact.engine.outputs(batch)
+        logits, garment, embedding = session.run(["logits", "garment", "embedding"], {"images": batch})
+        expected_logits, expected_garment, expected_embedding = artifact.engine.outputs(batch)
         assert logits.shape == (num_images, 3)
         assert logits == pytest.approx(expected_logits, abs=1e-3)
         assert garment == pytest.approx(expected_garment, abs=1e-3)
+        assert embedding == pytest.approx(expected_embedding, abs=1e-3)
+
+
+def test_pictures_of_one_class_have_embeddings_of_one_direction(artifact: Artifact) -> None:
+    """Cosine similarity is higher among hats, and among trousers, than between them."""
+    pictures = [draw_garment(label, seed) for label in ("Hat", "Pants") for seed in range(4)]
+    scores = artifact.scores(np.stack([artifact.preprocess(np.asarray(picture)) for picture in pictures]))
+    embeddings = np.stack([score.embedding / np.linalg.norm(score.embedding) for score in scores])
+
+    similarity = embeddings @ embeddings.T
+
+    within = np.r_[similarity[:4, :4][~np.eye(4, dtype=bool)], similarity[4:, 4:][~np.eye(4, dtype=bool)]]
+    assert within.mean() > similarity[:4, 4:].mean()
 
 
 @pytest.mark.parametrize("name", ["torchscript", "onnxruntime"])
