@@ -62,7 +62,7 @@ def decide(scores: Scores, card: Card) -> Verdict:
             )
         else:
             reason = f"Could be {', '.join(named[:-1])} or {named[-1]}: " + (
-                f"each has a probability of at least {rule.min_probability:.1%}, too much to rule it out."
+                f"each has a probability of at least {_percent(rule.min_probability)}, too much to rule it out."
                 if rule.min_probability > 0
                 else "this model was calibrated on too few pictures to rule a class out."
             )
@@ -79,6 +79,11 @@ def decide(scores: Scores, card: Card) -> Verdict:
     return Verdict(
         "sorted", f"Most probably {likely[0].label}, with a probability of {probabilities[0]}.", prediction_set
     )
+
+
+def _percent(share: float) -> str:
+    """With one decimal, or with as many as its first digit takes."""
+    return f"{share:.1%}" if share >= 0.001 else f"{100 * share:.1g}%"
 
 
 def _told_apart(value: float, threshold: float, num_digits: int, kind: str) -> tuple[str, str]:

@@ -40,6 +40,11 @@ def test_without_thresholds_everything_is_sorted(
     assert (found.decision, found.prediction_set) == ("sorted", None)
 
 
+def test_a_small_bound_is_not_called_nothing(card: Card) -> None:
+    """0.03 % is not 0.0 %."""
+    assert "at least 0.03%" in verdict(card, 0.6, 0.3997, 0.0003, prediction_set=rule(0.00027)).reason
+
+
 def test_a_garment_threshold_without_a_garment_score_decides_nothing(card: Card) -> None:
     assert verdict(card, 1.0, 0.0, 0.0, garment=None, garment_score=0.5).decision == "sorted"
 
