@@ -165,10 +165,9 @@ def next_version(model_folder: Path) -> int:
 
 
 def export_torchscript(classifier: nn.Module, path: Path) -> None:
-    """Script, fold BatchNorm into the convolutions, and save with the preprocessing."""
+    """Script and save with the preprocessing; weights keep their names, for whoever wants to train on."""
     with _torchscript_allowed():
-        scripted = torch.jit.script(classifier)
-        torch.jit.freeze(scripted, preserved_attrs=["preprocess"]).save(path)
+        torch.jit.script(classifier).save(path)
     _drop_source_locations(path)
 
 

