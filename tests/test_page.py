@@ -485,6 +485,17 @@ def test_axe_finds_nothing_to_mend(
     assert violations() == []
 
 
+def test_the_page_of_the_api_is_drawn_and_asks_nobody_but_the_service(page: "Page", client: httpx.Client) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+
+    page.goto(f"{client.base_url}/docs")
+
+    expect(page.get_by_text("Classify images of clothes")).to_be_visible()
+    assert len(asked) >= 4  # the page, its script and style, the description
+    assert all(httpx.URL(url).netloc == client.base_url.netloc for url in asked)
+
+
 @pytest.mark.parametrize("path", ["/", "/web/models.html"])
 def test_the_page_may_load_and_run_only_what_the_service_has(service_url: str, path: str) -> None:
     response = httpx.get(service_url + path)
