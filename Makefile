@@ -1,6 +1,6 @@
 # make serve     install, and serve the shipped models on http://$(HOST):$(PORT)
 # make test      install what the tests need, and run them all
-# make api-check what the API description promises, tried by schemathesis on the service that runs on http://$(HOST):$(PORT)
+# make api-check what the API description promises, tried by schemathesis (ARGS="--seed 1" and the like are for it)
 # make install   only install: then .venv/bin/python -m app and .venv/bin/python -m training work
 #
 # CPU only? make serve PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -28,10 +28,10 @@ lint: $(VENV)/.tests
 	$(BIN)/mypy
 
 # In an environment of its own: its pytest plug-in does not load beside pytest 9.2.
-api-check:
+api-check: $(VENV)/.tests
 	test -x $(VENV)/schemathesis/bin/schemathesis || { $(PYTHON) -m venv $(VENV)/schemathesis && \
 	$(VENV)/schemathesis/bin/python -m pip install --disable-pip-version-check --quiet "schemathesis>=4.32,<5"; }
-	$(VENV)/schemathesis/bin/schemathesis run http://$(HOST):$(PORT)/openapi.json
+	$(BIN)/python -m tests.api_check $(VENV)/schemathesis/bin/schemathesis $(ARGS)
 
 install: $(VENV)/.installed
 

@@ -80,8 +80,25 @@ class ItemsPage(_Schema):
     drawers: dict[str, int] = Field(description="Items by drawer in the whole wardrobe.", examples=[{"tops": 12}])
 
 
-class ItemChange(_Schema):
+class _Request(_Schema):
+    model_config = ConfigDict(extra="forbid", strict=True)  # `"undo": 0` and `"revision": "1"` are mistakes
+
+
+class ItemChange(_Request):
     """A label, a drawer or both; or `undo`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={  # what the validator below says
+            "anyOf": [
+                {"required": ["label"], "properties": {"label": {"type": "string"}, "undo": {"const": False}}},
+                {"required": ["drawer"], "properties": {"drawer": {"type": "string"}, "undo": {"const": False}}},
+                {
+                    "required": ["undo"],
+                    "properties": {"undo": {"const": True}, "label": {"type": "null"}, "drawer": {"type": "null"}},
+                },
+            ]
+        }
+    )
 
     label: str | None = Field(
         None, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$", description="What it is.", examples=["shirt"]
@@ -98,19 +115,19 @@ class ItemChange(_Schema):
         return self
 
 
-class SeenItem(_Schema):
+class SeenItem(_Request):
     """An item, and which revision of it was seen; null: whatever it is now."""
 
     id: Sha256
     revision: int | None = None
 
 
-class ChangeRequest(_Schema):
+class ChangeRequest(_Request):
     items: list[SeenItem] = Field(min_length=1, max_length=1000)
     change: ItemChange
 
 
-class DeleteRequest(_Schema):
+class DeleteRequest(_Request):
     items: list[SeenItem] = Field(min_length=1, max_length=1000)
 
 

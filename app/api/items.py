@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import StreamingResponse
+from starlette.convertors import Convertor, register_url_convertor
 
 from app.api import problems
 from app.api.body import Upload, read_uploads
@@ -45,7 +46,7 @@ from app.api.predict import (
     stage_seconds,
     while_connected,
 )
-from app.api.schemas import FailedImagePublic, Problem
+from app.api.schemas import Absent, FailedImagePublic, Problem
 from app.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -124,25 +125,42 @@ router = APIRouter(
     responses=problems.responses(400, 403, 409, 422, 503),
 )
 
-IdParameter = Annotated[str, PathParameter(description="Of the item.", pattern="^[0-9a-f]{64}$")]
+
+class IdConvertor(Convertor[str]):
+    """Takes no other word for an id: what is no route of its own below /items is not there, whatever the method."""
+
+    regex = "[0-9a-f]{64}"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("item_id", IdConvertor())
+
+IdParameter = Annotated[str, PathParameter(description="Of the item.", pattern=f"^{IdConvertor.regex}$")]
 IfMatch = Annotated[
-    str | None,
-    Header(pattern=r'^("[0-9]{1,9}"|\*)$', description='The ETag that was seen, `"3"`; without it, whatever it is.'),
+    str,
+    Header(
+        pattern=r'^("[0-9]{1,9}"|\*)$',
+        description='The ETag that was seen, `"3"`; `*`: whatever it is.',
+        json_schema_extra={"format": "entity-tag"},
+    ),
 ]
 ModelQuery = Annotated[str, Query(description="Name of a model; `auto` chooses for each image.", max_length=64)]
 
 
 def chosen_items(
-    drawer: Annotated[list[Drawer] | None, Query(description="One or many.", max_length=16)] = None,
-    label: Annotated[list[str] | None, Query(description="One or many.", max_length=100)] = None,
-    corrected: Annotated[bool | None, Query(description="Whether a correction stands.")] = None,
+    drawer: Annotated[tuple[Drawer, ...], Query(description="One or many.", max_length=16)] = (),
+    label: Annotated[tuple[str, ...], Query(description="One or many.", max_length=100)] = (),
+    corrected: Annotated[bool | Absent, Query(description="Whether a correction stands.")] = None,
     q: Annotated[
         str, Query(max_length=200, description="Words that are all in file name, label or drawer, in any case.")
     ] = "",
 ) -> Filter:
-    return Filter(
-        drawer or (), [text.replace("\x00", "") for text in label or ()], corrected, q.replace("\x00", "").split()
-    )
+    return Filter(drawer, [text.replace("\x00", "") for text in label], corrected, q.replace("\x00", "").split())
 
 
 FilterDependency = Annotated[Filter, Depends(chosen_items)]
@@ -231,7 +249,10 @@ def list_items(
         ),
     ] = "-added",
     limit: Annotated[int, Query(ge=1, le=500, description="Most items of the page.")] = 100,
-    cursor: Annotated[str | None, Query(max_length=2000, description="`next` of the page before.")] = None,
+    cursor: Annotated[
+        str | Absent,
+        Query(max_length=2000, description="`next` of the page before.", json_schema_extra={"format": "cursor"}),
+    ] = None,
 ) -> ItemsPage:
     """What is added or removed meanwhile moves nothing to another page."""
     key: SortKey = sort.removeprefix("-")  # type: ignore[assignment]  # the pattern allows these only
@@ -245,7 +266,11 @@ def list_items(
     )
 
 
-@router.patch("", operation_id="change_items", summary="Correct many items, or take corrections back")
+@router.patch(
+    "",
+    operation_id="change_items",
+    summary="Correct many items, or take corrections back",
+)
 def change_items(request: Request, wardrobe: WardrobeDependency, wanted: ChangeRequest) -> ChangeResponse:
     """Each item is changed or says why not; a revision that is not the present one is such a reason."""
     seen = [(item.id, item.revision) for item in wanted.items]
@@ -260,7 +285,11 @@ def change_items(request: Request, wardrobe: WardrobeDependency, wanted: ChangeR
     )
 
 
-@router.post("/delete", operation_id="delete_items", summary="Remove many items for good")
+@router.post(
+    "/delete",
+    operation_id="delete_items",
+    summary="Remove many items for good",
+)
 def delete_items(request: Request, wardrobe: WardrobeDependency, wanted: DeleteRequest) -> DeleteResponse:
     """A POST, because proxies drop the body of a DELETE."""
     seen = [(item.id, item.revision) for item in wanted.items]
@@ -336,13 +365,13 @@ async def import_items(request: Request, settings: SettingsDependency, wardrobe:
     )
 
 
-@router.get("/{item_id}", operation_id="get_item", summary="One item", responses=problems.responses(404))
+@router.get("/{item_id:item_id}", operation_id="get_item", summary="One item", responses=problems.responses(404))
 def get_item(response: Response, wardrobe: WardrobeDependency, item_id: IdParameter) -> ItemPublic:
     return _with_etag(response, wardrobe.get(item_id))
 
 
 @router.patch(
-    "/{item_id}",
+    "/{item_id:item_id}",
     operation_id="change_item",
     summary="Correct an item, or take a correction back",
     response_model=ItemPublic,
@@ -354,7 +383,7 @@ def change_item(
     wardrobe: WardrobeDependency,
     item_id: IdParameter,
     change: ItemChange,
-    if_match: IfMatch = None,
+    if_match: IfMatch = "*",
 ) -> ItemPublic | Response:
     """The model's prediction stays as it is beside the corrections, each of which can be taken back."""
     outcome = wardrobe.change([(item_id, _revision(if_match))], _change(change))[0]
@@ -364,7 +393,7 @@ def change_item(
 
 
 @router.delete(
-    "/{item_id}",
+    "/{item_id:item_id}",
     operation_id="delete_item",
     summary="Remove an item for good",
     status_code=204,
@@ -372,7 +401,7 @@ def change_item(
     responses=problems.responses(404, 412),
 )
 def delete_item(
-    request: Request, wardrobe: WardrobeDependency, item_id: IdParameter, if_match: IfMatch = None
+    request: Request, wardrobe: WardrobeDependency, item_id: IdParameter, if_match: IfMatch = "*"
 ) -> Response:
     """Its picture, thumbnails, prediction and corrections are gone."""
     outcome = wardrobe.delete([(item_id, _revision(if_match))])[0]
@@ -382,7 +411,7 @@ def delete_item(
 
 
 @router.get(
-    "/{item_id}/picture",
+    "/{item_id:item_id}/picture",
     operation_id="get_picture",
     summary="The picture, as it was sent",
     response_class=Response,
@@ -393,7 +422,7 @@ def delete_item(
     },
 )
 def get_picture(
-    wardrobe: WardrobeDependency, item_id: IdParameter, if_none_match: Annotated[str | None, Header()] = None
+    wardrobe: WardrobeDependency, item_id: IdParameter, if_none_match: Annotated[str | Absent, Header()] = None
 ) -> Response:
     headers = PICTURE_HEADERS | {"ETag": f'"{item_id}"'}
     if if_none_match == headers["ETag"] and wardrobe.has_picture(item_id):
@@ -403,7 +432,7 @@ def get_picture(
 
 
 @router.get(
-    "/{item_id}/thumbnail",
+    "/{item_id:item_id}/thumbnail",
     operation_id="get_thumbnail",
     summary="The picture, small and upright",
     response_class=Response,
@@ -417,7 +446,7 @@ def get_thumbnail(
     wardrobe: WardrobeDependency,
     item_id: IdParameter,
     size: Annotated[Literal["160", "320", "960"], Query(description="Longest side, in pixels.")] = "320",
-    if_none_match: Annotated[str | None, Header()] = None,
+    if_none_match: Annotated[str | Absent, Header()] = None,
 ) -> Response:
     """A JPEG, whatever the picture's format is."""
     headers = PICTURE_HEADERS | {"ETag": f'"{item_id}-{size}"'}
@@ -428,7 +457,7 @@ def get_thumbnail(
 
 
 @router.get(
-    "/{item_id}/explanation",
+    "/{item_id:item_id}/explanation",
     operation_id="get_explanation",
     summary="Where the model sees a class in the picture",
     response_class=Response,
@@ -439,7 +468,7 @@ def get_explanation(
     store: StoreDependency,
     wardrobe: WardrobeDependency,
     item_id: IdParameter,
-    label: Annotated[str | None, Query(description="A class; by default the predicted one.", max_length=100)] = None,
+    label: Annotated[str | Absent, Query(description="A class; by default the predicted one.", max_length=100)] = None,
 ) -> Response:
     """A PNG to lay over the picture, of the version that is served now of the model that classified it."""
     choose = store.chooser(wardrobe.get(item_id).prediction["model"]["name"])
@@ -483,8 +512,8 @@ def _change(change: ItemChange) -> Change:
     return Change(label=change.label, drawer=change.drawer, undo=change.undo)
 
 
-def _revision(if_match: str | None) -> int | None:
-    return None if if_match in (None, "*") else int(if_match.strip('"'))
+def _revision(if_match: str) -> int | None:
+    return None if if_match == "*" else int(if_match.strip('"'))
 
 
 def _with_etag(response: Response, item: Item) -> ItemPublic:

@@ -13,6 +13,7 @@ from app.api.body import FILE_FIELD, Upload, read_uploads
 from app.api.dependencies import PredictorDependency, SettingsDependency, StoreDependency
 from app.api.middleware import STAGES_SCOPE_KEY
 from app.api.schemas import (
+    Absent,
     CandidatePublic,
     Explanation,
     FailedImagePublic,
@@ -64,7 +65,7 @@ async def predict(
     top_k: Annotated[int, Query(description="How many classes to name for each image.", ge=1, le=100)] = 3,
     explain: Annotated[bool, Query(description="Add a heat map for each image; takes twice as long.")] = False,
     explain_label: Annotated[
-        str | None, Query(description="The class to show in it; by default the label.", max_length=100)
+        str | Absent, Query(description="The class to show in it; by default the label.", max_length=100)
     ] = None,
 ) -> Response:
     """Send one or many multipart parts named `file`, or the bytes of one image as the body.

@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from app import errors
 from app.api.middleware import REQUEST_ID_HEADER, REQUEST_ID_SCOPE_KEY, SECURITY_HEADERS
@@ -65,6 +66,7 @@ INVALID_PARAMETER: dict[int | str, dict[str, Any]] = {  # FastAPI would describe
 INTERNAL_ERROR_DETAIL = "The service failed. It was logged under the id in 'instance'."
 
 # The framework's own errors: 404 and 405 of the router.
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 HTTP_SLUGS = {404: ("not-found", "Not found"), 405: ("method-not-allowed", "Method not allowed")}
 
 _EXTENSIONS = ("max_pixels", "max_bytes", "max_images", "timeout_seconds", "accepted", "revision")
@@ -131,7 +133,19 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     slug, title = HTTP_SLUGS.get(error.status_code, ("http-error", "The request cannot be answered"))
     detail = f"{request.method} {request.url.path}: {error.detail}. The routes are described under /docs."
     headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed_methods(request))
     return respond(_problem(request, error.status_code, slug, title, detail), headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Of all routes of the path: the router itself names those of the first one that has it."""
+    asked = {name: request.scope[name] for name in ("type", "path", "root_path")}
+    return [
+        method
+        for method in METHODS
+        if any(route.matches(asked | {"method": method})[0] is Match.FULL for route in request.app.router.routes)
+    ]
 
 
 async def _on_client_disconnect(request: Request, error: Exception) -> JSONResponse:

@@ -3,10 +3,13 @@
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from app.api.examples import PREDICT_RESPONSE
 from app.artifact import DrawerGroup, PublicCard, Share
 from app.inference.decision import Decision
+
+Absent = SkipJsonSchema[None]  # of a parameter in query or header: it is left out, there is no null to be sent
 
 
 class _Schema(BaseModel):

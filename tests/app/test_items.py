@@ -179,6 +179,7 @@ async def test_many_are_moved_and_moved_back(client: httpx.AsyncClient) -> None:
     [
         {},
         {"undo": False},
+        {"undo": 1},
         {"undo": True, "label": "shirt"},
         {"label": ""},
         {"label": "a\u0000b"},
@@ -191,6 +192,30 @@ async def test_a_change_that_makes_no_sense_is_refused(client: httpx.AsyncClient
     response = await client.patch(f"/items/{'0' * 64}", json=change)
 
     problem_of(response, 422, "invalid-parameter")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/items", "GET, POST, PATCH"),
+        ("PUT", f"/items/{'0' * 64}", "GET, PATCH, DELETE"),
+        ("PATCH", "/items/delete", "POST"),
+        ("DELETE", "/items/import", "POST"),
+        ("PATCH", "/items/export.zip", "GET"),
+    ],
+)
+async def test_a_wrong_method_is_told_all_that_are_right(
+    client: httpx.AsyncClient, method: str, path: str, allowed: str
+) -> None:
+    response = await client.request(method, path)
+
+    problem_of(response, 405, "method-not-allowed")
+    assert response.headers["Allow"] == allowed
+
+
+@pytest.mark.parametrize("item_id", ["0" * 63, "0" * 65, "A" * 64, "export"])
+async def test_what_is_no_id_is_not_there(client: httpx.AsyncClient, item_id: str) -> None:
+    problem_of(await client.get(f"/items/{item_id}"), 404, "not-found")
 
 
 async def test_an_own_label_needs_a_drawer(client: httpx.AsyncClient) -> None:
