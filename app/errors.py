@@ -66,9 +66,10 @@ class TooManyImagesError(RequestError):
 
 
 class BodyTooLargeError(RequestError):
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, num_bytes: int) -> None:
         super().__init__(
-            f"The request body is larger than {max_bytes} bytes. Send fewer or smaller images in one request."
+            f"The request body has {num_bytes} bytes or more; at most {max_bytes} are accepted. Send fewer or smaller "
+            "images, or fewer items, in one request."
         )
         self.max_bytes = max_bytes
 

@@ -1,14 +1,17 @@
-"""The images in a request body, multipart or raw, within the limits and in memory; and what all bodies take there."""
+"""Request bodies within their limits: images, multipart or raw, in memory; JSON; and what all bodies take there."""
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
+from fastapi.routing import APIRoute
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.datastructures import Headers
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
@@ -27,6 +30,9 @@ from app.settings import Settings
 FILE_FIELD = "file"
 MAX_OTHER_FIELDS = 16  # browsers' forms send a few; they are ignored
 MAX_FIELD_BYTES = 2**20  # of such a field, as in Starlette
+MAX_JSON_BYTES = (
+    256 * 2**10
+)  # chosen, not tuned: a thousand items, each with its revision on lines of its own, take half
 STREAMED_PATH = "/items/import"  # its body goes to the disk, piece by piece
 RETRY_SECONDS = 5  # chosen, not tuned: others' bodies are read and their pictures answered by then, or cut off later
 
@@ -102,22 +108,49 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
                 return await _read_multipart(request, settings, options)
             # A body without a type is looked at like any other: RFC 9110, section 8.3, and httpx sends none.
             if media_type in ("", "application/octet-stream") or media_type.startswith("image/"):
-                return [Upload(None, b"".join([chunk async for chunk in _limited(request, settings)]))]
+                return [Upload(None, b"".join([chunk async for chunk in _limited(request, settings.max_upload_bytes)]))]
     except TimeoutError as error:
         raise BodyTimeoutError(settings.body_timeout_seconds) from error
     raise UnsupportedMediaTypeError(content_type)
 
 
-async def _limited(request: Request, settings: Settings) -> AsyncGenerator[bytes, None]:
+class BoundedJsonRoute(APIRoute):
+    """Reads the JSON body of a route that has one, within MAX_JSON_BYTES and in time.
+
+    FastAPI reads it as long as it comes, and answers 400 to whatever is raised meanwhile.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+
+        async def read_and_handle(request: Request) -> Response:
+            timeout_seconds = request.app.state.settings.body_timeout_seconds
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    body = b"".join([chunk async for chunk in _limited(request, MAX_JSON_BYTES)])
+            except TimeoutError as error:
+                raise BodyTimeoutError(timeout_seconds) from error
+
+            async def receive_read() -> Message:
+                return {"type": "http.request", "body": body, "more_body": False}
+
+            return await handle(Request(request.scope, receive_read))
+
+        return read_and_handle
+
+
+async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
     """The body's chunks, refused by its announced length before any is read, and by its real length on the way."""
-    max_bytes = settings.max_upload_bytes
-    if _announced_bytes(request.headers) > max_bytes:
-        raise BodyTooLargeError(max_bytes)
+    announced = _announced_bytes(request.headers)
+    if announced > max_bytes:
+        raise BodyTooLargeError(max_bytes, announced)
     num_bytes = 0
     async for chunk in request.stream():
         num_bytes += len(chunk)
         if num_bytes > max_bytes:
-            raise BodyTooLargeError(max_bytes)
+            raise BodyTooLargeError(max_bytes, num_bytes)
         yield chunk
 
 
@@ -147,7 +180,7 @@ async def _read_multipart(request: Request, settings: Settings, options: dict[by
                 "on_end": parts.end,
             },
         )
-        async for chunk in _limited(request, settings):
+        async for chunk in _limited(request, settings.max_upload_bytes):
             parser.write(chunk)
     except FormParserError as error:
         raise MalformedMultipartError(str(error)) from error

@@ -16,7 +16,7 @@ from fastapi.responses import StreamingResponse
 from starlette.convertors import Convertor, register_url_convertor
 
 from app.api import problems
-from app.api.body import Upload, read_uploads
+from app.api.body import BoundedJsonRoute, Upload, read_uploads
 from app.api.dependencies import PredictorDependency, SettingsDependency, StoreDependency, WardrobeDependency
 from app.api.item_schemas import (
     AddedItem,
@@ -121,6 +121,7 @@ async def refuse_other_sites(request: Request) -> None:
 router = APIRouter(
     prefix="/items",
     tags=["items"],
+    route_class=BoundedJsonRoute,
     dependencies=[Depends(refuse_other_names), Depends(refuse_other_sites)],
     responses=problems.responses(400, 403, 409, 422, 503),
 )
@@ -270,6 +271,7 @@ def list_items(
     "",
     operation_id="change_items",
     summary="Correct many items, or take corrections back",
+    responses=problems.responses(408, 413, 429),
 )
 def change_items(request: Request, wardrobe: WardrobeDependency, wanted: ChangeRequest) -> ChangeResponse:
     """Each item is changed or says why not; a revision that is not the present one is such a reason."""
@@ -289,6 +291,7 @@ def change_items(request: Request, wardrobe: WardrobeDependency, wanted: ChangeR
     "/delete",
     operation_id="delete_items",
     summary="Remove many items for good",
+    responses=problems.responses(408, 413, 429),
 )
 def delete_items(request: Request, wardrobe: WardrobeDependency, wanted: DeleteRequest) -> DeleteResponse:
     """A POST, because proxies drop the body of a DELETE."""
@@ -375,7 +378,7 @@ def get_item(response: Response, wardrobe: WardrobeDependency, item_id: IdParame
     operation_id="change_item",
     summary="Correct an item, or take a correction back",
     response_model=ItemPublic,
-    responses=problems.responses(404, 412),
+    responses=problems.responses(404, 408, 412, 413, 429),
 )
 def change_item(
     request: Request,
@@ -577,7 +580,7 @@ async def _read_into(file: IO[bytes], request: Request, settings: Settings, ward
                 piece = await anext(stream, None)
             num_bytes += len(piece or b"")
             if num_bytes > max_bytes:
-                raise BodyTooLargeError(max_bytes)
+                raise BodyTooLargeError(max_bytes, num_bytes)
             pieces += piece or b""
             if piece is None or len(pieces) >= SPOOL_PIECE_BYTES:
                 await asyncio.to_thread(wardrobe.write_to_spool, file, bytes(pieces))

@@ -14,12 +14,14 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from app.api.body import MAX_JSON_BYTES
 from app.api.protocol import MAX_HEAD_BYTES, MAX_HEADERS
 from app.artifact import Artifact
 from tests.process import small_service
 
 GET = b"GET /health/live HTTP/1.1\r\nHost: wardrobe\r\n"
 CHUNKED = b"POST /predict HTTP/1.1\r\nHost: wardrobe\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHANGE = b"POST /items/delete HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 ENDLESS = b"a" * 64 * 2**20  # more than fits the buffers of both ends
 
 
@@ -178,8 +180,9 @@ def test_an_idle_connection_is_told_before_it_is_closed(address: tuple[str, int]
     [
         CHUNKED + b"5\r\nabc",
         b"POST /predict HTTP/1.1\r\nHost: wardrobe\r\nContent-Length: 5\r\n\r\nabc",
+        CHANGE + b"Content-Length: 5\r\n\r\n{",
     ],
-    ids=["chunked", "announced"],
+    ids=["chunked", "announced", "JSON"],
 )
 def test_a_slow_body_gets_a_408(address: tuple[str, int], start: bytes) -> None:
     status, body = exchange(address, start)
@@ -193,6 +196,25 @@ def test_an_endless_chunked_body_gets_a_413(address: tuple[str, int]) -> None:
     status, body = exchange(address, CHUNKED, chunks, chunks, chunks)
 
     assert (status, json.loads(body)["type"]) == (413, "urn:wardrobe:body-too-large")
+
+
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["announced", "chunked"])
+def test_json_has_a_limit_of_its_own(address: tuple[str, int], is_chunked: bool) -> None:
+    def send(num_bytes: int) -> tuple[int, bytes]:
+        content = (b'{"items": [{"id": "%s"}]}' % (b"0" * 64)).ljust(num_bytes)
+        if is_chunked:
+            framed = b"Transfer-Encoding: chunked\r\n" + CLOSE + b"%x\r\n%s\r\n0\r\n\r\n" % (num_bytes, content)
+        else:
+            framed = b"Content-Length: %d\r\n" % num_bytes + CLOSE + content
+        return exchange(address, CHANGE + framed)
+
+    largest, _ = send(MAX_JSON_BYTES)
+    status, body = send(MAX_JSON_BYTES + 1)
+
+    assert largest == 409  # it was read: this service keeps no items
+    problem = json.loads(body)
+    assert (status, problem["type"], problem["max_bytes"]) == (413, "urn:wardrobe:body-too-large", MAX_JSON_BYTES)
+    assert f"{MAX_JSON_BYTES + 1} bytes" in problem["detail"]
 
 
 @pytest.mark.parametrize(
