@@ -15,8 +15,8 @@ from tests.process import REPOSITORY, serving
 def main() -> None:
     schemathesis, *options = sys.argv[1:]
     with tempfile.TemporaryDirectory(prefix="api-check-") as folder:
-        items = {"STORAGE": "on", "DATA_DIR": f"{folder}/data"}
-        with serving(Path(folder, "log"), **items) as (_, client):
+        settings = {"ENGINE": "onnxruntime", "STORAGE": "on", "DATA_DIR": f"{folder}/data"}
+        with serving(Path(folder, "log"), **settings) as (_, client):
             command = [str(Path(schemathesis).absolute()), "run", *options, f"{client.base_url}/openapi.json"]
             done = subprocess.run(command, cwd=REPOSITORY, check=False)
     sys.exit(done.returncode)

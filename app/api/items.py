@@ -37,13 +37,12 @@ from app.api.item_schemas import (
     ItemUrls,
     KeptPrediction,
 )
-from app.api.middleware import STAGES_SCOPE_KEY
 from app.api.predict import (
     REQUEST_BODY,
     all_failed,
     failed_image,
     public_prediction,
-    stage_seconds,
+    tell_stages,
     while_connected,
 )
 from app.api.schemas import Absent, FailedImagePublic, Problem
@@ -139,7 +138,7 @@ class IdConvertor(Convertor[str]):
         return value
 
 
-register_url_convertor("item_id", IdConvertor())
+register_url_convertor("sha256", IdConvertor())
 
 IdParameter = Annotated[str, PathParameter(description="Of the item.", pattern=f"^{IdConvertor.regex}$")]
 IfMatch = Annotated[
@@ -208,7 +207,7 @@ async def add_items(
         contents = [upload.content for upload in fresh.values()]
         predicting = predictor.predict(contents, choose=choose, top_k=MAX_CLASSES)
         predictions = dict(zip(fresh, await while_connected(request, predicting), strict=True))
-        request.scope[STAGES_SCOPE_KEY] = stage_seconds(list(predictions.values()))
+        tell_stages(request, predictions.values())
     new_items = [
         NewItem(item_id, upload.filename, upload.content, _kept(upload, prediction))
         for item_id, upload in fresh.items()
@@ -368,13 +367,13 @@ async def import_items(request: Request, settings: SettingsDependency, wardrobe:
     )
 
 
-@router.get("/{item_id:item_id}", operation_id="get_item", summary="One item", responses=problems.responses(404))
+@router.get("/{item_id:sha256}", operation_id="get_item", summary="One item", responses=problems.responses(404))
 def get_item(response: Response, wardrobe: WardrobeDependency, item_id: IdParameter) -> ItemPublic:
     return _with_etag(response, wardrobe.get(item_id))
 
 
 @router.patch(
-    "/{item_id:item_id}",
+    "/{item_id:sha256}",
     operation_id="change_item",
     summary="Correct an item, or take a correction back",
     response_model=ItemPublic,
@@ -396,7 +395,7 @@ def change_item(
 
 
 @router.delete(
-    "/{item_id:item_id}",
+    "/{item_id:sha256}",
     operation_id="delete_item",
     summary="Remove an item for good",
     status_code=204,
@@ -414,7 +413,7 @@ def delete_item(
 
 
 @router.get(
-    "/{item_id:item_id}/picture",
+    "/{item_id:sha256}/picture",
     operation_id="get_picture",
     summary="The picture, as it was sent",
     response_class=Response,
@@ -435,7 +434,7 @@ def get_picture(
 
 
 @router.get(
-    "/{item_id:item_id}/thumbnail",
+    "/{item_id:sha256}/thumbnail",
     operation_id="get_thumbnail",
     summary="The picture, small and upright",
     response_class=Response,
@@ -460,7 +459,7 @@ def get_thumbnail(
 
 
 @router.get(
-    "/{item_id:item_id}/explanation",
+    "/{item_id:sha256}/explanation",
     operation_id="get_explanation",
     summary="Where the model sees a class in the picture",
     response_class=Response,

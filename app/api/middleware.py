@@ -15,6 +15,7 @@ REQUEST_ID_HEADER = "X-Request-ID"
 REQUEST_ID_SCOPE_KEY = "request_id"
 SERVER_TIMING_HEADER = "Server-Timing"  # https://www.w3.org/TR/server-timing/
 STAGES_SCOPE_KEY = "stage_seconds"  # name -> seconds, set by the route that knows them
+TIMELINES_SCOPE_KEY = "timelines"  # likewise, of each picture: index, start by time.perf_counter(), name -> seconds
 # Of every answer. What has a policy of its own, as pages do, keeps it; everything else is to be shown nowhere.
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -63,7 +64,7 @@ class ObserveRequests:
         finally:
             seconds = time.perf_counter() - started
             # The template, not the path: a scanner must not be able to fill the memory with label values.
-            route = getattr(scope.get("route"), "path", "unknown")
+            route = getattr(scope.get("route"), "path_format", "unknown")
             self.metrics.requests.labels(scope["method"], route, status).inc()
             self.metrics.request_seconds.labels(route).observe(seconds)
             # Probes come every few seconds for ever: they would bury the rest.

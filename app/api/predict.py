@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from app.api import problems
 from app.api.body import FILE_FIELD, Upload, read_uploads
 from app.api.dependencies import PredictorDependency, SettingsDependency, StoreDependency
-from app.api.middleware import STAGES_SCOPE_KEY
+from app.api.middleware import STAGES_SCOPE_KEY, TIMELINES_SCOPE_KEY
 from app.api.schemas import (
     Absent,
     CandidatePublic,
@@ -82,7 +82,7 @@ async def predict(
     contents = [upload.content for upload in uploads]
     predicting = predictor.predict(contents, choose=choose, top_k=top_k, explain=explain, explain_label=explain_label)
     outcomes = await while_connected(request, predicting)
-    request.scope[STAGES_SCOPE_KEY] = stage_seconds(outcomes)
+    tell_stages(request, outcomes)
     failures = [outcome for outcome in outcomes if isinstance(outcome, WardrobeError)]
     if len(failures) == len(outcomes):
         return all_failed(request, uploads, failures)
@@ -114,10 +114,12 @@ async def while_connected(
         leaving.cancel()
 
 
-def stage_seconds(outcomes: Sequence[Prediction | WardrobeError]) -> dict[str, float]:
-    """Of several images, those of the one that took longest in a stage."""
-    found = [outcome.seconds for outcome in outcomes if isinstance(outcome, Prediction)]
-    return {stage: max(seconds[stage] for seconds in found) for stage in (found[0] if found else {})}
+def tell_stages(request: Request, outcomes: Iterable[Prediction | WardrobeError]) -> None:
+    """For headers, logs and traces; of several images, each stage of the one that took longest in it."""
+    timelines = [(index, it.submitted, it.seconds) for index, it in enumerate(outcomes) if isinstance(it, Prediction)]
+    stages = timelines[0][2] if timelines else {}
+    request.scope[STAGES_SCOPE_KEY] = {stage: max(seconds[stage] for *_, seconds in timelines) for stage in stages}
+    request.scope[TIMELINES_SCOPE_KEY] = timelines
 
 
 def all_failed(request: Request, uploads: list[Upload], failures: list[WardrobeError]) -> Response:

@@ -37,8 +37,8 @@ class Candidate:
 class Prediction:
     """One classified image, without its pixels; `candidates` are sorted, most probable first.
 
-    `seconds` has the duration of each stage; `heat_map` the class shown and a PNG, or why there is none, where one was
-    asked for.
+    `seconds` has the duration of each stage, one after the other from `submitted` on; `heat_map` the class shown and a
+    PNG, or why there is none, where one was asked for.
     """
 
     artifact: Artifact
@@ -46,6 +46,7 @@ class Prediction:
     candidates: Sequence[Candidate]
     verdict: Verdict
     garment_score: float | None
+    submitted: float
     seconds: Mapping[str, float]
     heat_map: tuple[str, bytes] | WardrobeError | None = None
 
@@ -166,7 +167,9 @@ class Predictor:
         ]
         verdict = decide(scores, card)
         self._metrics.images.labels(card.name, candidates[0].info.label, verdict.decision).inc()
-        return Prediction(outcome.artifact, outcome.image, candidates, verdict, scores.garment, outcome.seconds)
+        return Prediction(
+            outcome.artifact, outcome.image, candidates, verdict, scores.garment, outcome.submitted, outcome.seconds
+        )
 
 
 def _inference_error(cause: Exception) -> InferenceError:

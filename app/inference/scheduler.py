@@ -33,11 +33,15 @@ ModelChooser = Callable[[DecodedImage], ServedModel]
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """What the network said about a picture, without its pixels, and how long each stage took in seconds."""
+    """What the network said about a picture, without its pixels, and how long each stage took in seconds.
+
+    The stages follow each other from `submitted` on, a time of time.perf_counter().
+    """
 
     artifact: Artifact
     image: DecodedImage
     scores: Scores
+    submitted: float
     seconds: dict[str, float]
 
 
@@ -76,8 +80,8 @@ class _Prepared:
     model: ServedModel
     image: DecodedImage
     tensor: np.ndarray
+    since: float
     seconds: dict[str, float]
-    since: float = field(default_factory=time.perf_counter)
 
 
 class Scheduler:
@@ -170,7 +174,7 @@ class Scheduler:
         with self._condition:
             self._num_prepared += 1
             waiting = self._prepared.setdefault(model, deque())
-            waiting.append(_Prepared(order, index, self._num_prepared, model, image, tensor, seconds))
+            waiting.append(_Prepared(order, index, self._num_prepared, model, image, tensor, preprocessed, seconds))
 
     def _run(self, model: ServedModel, batch: Sequence[_Prepared]) -> None:
         batch = [it for it in batch if not it.order.dropped]
@@ -195,7 +199,8 @@ class Scheduler:
             busy = seconds["decode"] + seconds["preprocess"] + infer / len(batch)
             for stage, value in seconds.items():
                 self._metrics.stage_seconds.labels(stage).observe(value)
-            self._finish(it.order, it.index, Classified(model.artifact, it.image, found, seconds), busy_seconds=busy)
+            classified = Classified(model.artifact, it.image, found, it.order.submitted, seconds)
+            self._finish(it.order, it.index, classified, busy_seconds=busy)
 
     def _finish(self, order: Order, index: int, outcome: Classified | Failed, *, busy_seconds: float) -> None:
         with self._condition:
