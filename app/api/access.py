@@ -1,15 +1,19 @@
-"""API keys: who may ask, where the operator has given keys."""
+"""Who may ask: holders of a key, where the operator has given keys; for the wardrobe, no page of another site."""
 
 import hashlib
 import hmac
 from collections.abc import Sequence
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
+from fastapi import Depends
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import problems
-from app.errors import UnauthorizedError
+from app.api.dependencies import SettingsDependency
+from app.errors import CrossSiteError, UnauthorizedError, UnknownHostError
 
 # Probes have no key; the page asks for one, and its files are the same for everybody.
 OPEN_PATHS = ("/health/", "/web/")
@@ -38,3 +42,45 @@ class RequireKey:
         # Every one is compared, each in constant time: how long it takes tells nothing.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return scheme.lower() == "bearer" and any(matches)
+
+
+async def refuse_other_names(request: Request, settings: SettingsDependency) -> None:
+    """A site can give its own name our address, loopback too (DNS rebinding): its pages then are of our origin.
+
+    The name stays in Host. An address there, or localhost, is no site's name; with API keys it could not ask anyway.
+    The classifier is left out: a proxy may call it what it likes, there is nothing to see or to change.
+
+    Raises:
+        UnknownHostError: the request came by a name that may be another site's.
+    """
+    if settings.api_key_sha256:
+        return
+    host = request.headers.get("Host", "")
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        if name not in ("localhost", *map(str.lower, settings.host_names)):
+            ip_address(name)
+    except ValueError as error:
+        raise UnknownHostError(host) from error
+
+
+async def refuse_other_sites(request: Request) -> None:
+    """Pages of other sites can send a browser's requests here, to loopback too: they may change nothing.
+
+    The rule of Go's net/http.CrossOriginProtection: Sec-Fetch-Site where the browser sends it, else Origin against
+    Host; a client that is no browser sends neither.
+
+    Raises:
+        CrossSiteError: a page of another site asks for a change.
+    """
+    if request.method in ("GET", "HEAD"):
+        return
+    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        if site not in ("same-origin", "none"):
+            raise CrossSiteError(origin or site)
+    elif origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
+        raise CrossSiteError(origin)
+
+
+OWN_PAGES_ONLY = [Depends(refuse_other_names), Depends(refuse_other_sites)]

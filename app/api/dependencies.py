@@ -5,13 +5,15 @@ Coroutines, though they wait for nothing: FastAPI hands each provider that is no
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 
+from app.api.schemas import Absent
 from app.inference.predictor import Predictor
 from app.inference.store import ModelStore
 from app.metrics import Metrics
 from app.settings import Settings
-from app.store.wardrobe import Wardrobe
+from app.store.tables import Drawer
+from app.store.wardrobe import Filter, Wardrobe
 
 
 async def get_settings(request: Request) -> Settings:
@@ -44,3 +46,17 @@ StoreDependency = Annotated[ModelStore, Depends(get_store)]
 PredictorDependency = Annotated[Predictor, Depends(get_predictor)]
 MetricsDependency = Annotated[Metrics, Depends(get_metrics)]
 WardrobeDependency = Annotated[Wardrobe, Depends(get_wardrobe)]
+
+
+def chosen_items(
+    drawer: Annotated[tuple[Drawer, ...], Query(description="One or many.", max_length=16)] = (),
+    label: Annotated[tuple[str, ...], Query(description="One or many.", max_length=100)] = (),
+    corrected: Annotated[bool | Absent, Query(description="Whether a correction stands.")] = None,
+    q: Annotated[
+        str, Query(max_length=200, description="Words that are all in file name, label or drawer, in any case.")
+    ] = "",
+) -> Filter:
+    return Filter(drawer, [text.replace("\x00", "") for text in label], corrected, q.replace("\x00", "").split())
+
+
+FilterDependency = Annotated[Filter, Depends(chosen_items)]

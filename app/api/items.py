@@ -6,18 +6,22 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from ipaddress import ip_address
-from typing import IO, Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi import Path as PathParameter
-from fastapi.responses import StreamingResponse
 from starlette.convertors import Convertor, register_url_convertor
 
 from app.api import problems
+from app.api.access import OWN_PAGES_ONLY
 from app.api.body import BoundedJsonRoute, Upload, read_uploads
-from app.api.dependencies import PredictorDependency, SettingsDependency, StoreDependency, WardrobeDependency
+from app.api.dependencies import (
+    FilterDependency,
+    PredictorDependency,
+    SettingsDependency,
+    StoreDependency,
+    WardrobeDependency,
+)
 from app.api.item_schemas import (
     AddedItem,
     AddResponse,
@@ -28,9 +32,7 @@ from app.api.item_schemas import (
     DeletedItem,
     DeleteRequest,
     DeleteResponse,
-    FailedImport,
     FailedItem,
-    ImportResponse,
     ItemChange,
     ItemPublic,
     ItemsPage,
@@ -47,25 +49,17 @@ from app.api.predict import (
 )
 from app.api.schemas import Absent, FailedImagePublic, Problem
 from app.errors import (
-    BodyTimeoutError,
-    BodyTooLargeError,
-    CrossSiteError,
     InvalidCursorError,
     ItemChangedError,
-    UnknownHostError,
     WardrobeError,
 )
 from app.images import sniff_format
 from app.inference.predictor import Prediction
 from app.inference.store import AUTO
-from app.settings import Settings
-from app.store.tables import Drawer, Item
-from app.store.transfer import export_csv, export_zip, import_zip
-from app.store.wardrobe import Added, Change, Filter, NewItem, SortKey, Wardrobe
+from app.store.tables import Item
+from app.store.wardrobe import Added, Change, NewItem, SortKey, Wardrobe
 
 MAX_CLASSES = 1_000_000  # all of them: a correction to any class finds its drawer
-SPOOL_PIECE_BYTES = 2**20
-IMPORT_OVERHEAD_BYTES = 64 * 2**20  # of names and lines, beside the pictures; chosen, not tuned
 MEDIA_TYPES = {
     image_format: f"image/{image_format.lower()}"
     for image_format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -78,50 +72,11 @@ PICTURE_HEADERS = {
 }
 
 
-async def refuse_other_names(request: Request, settings: SettingsDependency) -> None:
-    """A site can give its own name our address, loopback too (DNS rebinding): its pages then are of our origin.
-
-    The name stays in Host. An address there, or localhost, is no site's name; with API keys it could not ask anyway.
-    The classifier is left out: a proxy may call it what it likes, there is nothing to see or to change.
-
-    Raises:
-        UnknownHostError: the request came by a name that may be another site's.
-    """
-    if settings.api_key_sha256:
-        return
-    host = request.headers.get("Host", "")
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        if name not in ("localhost", *map(str.lower, settings.host_names)):
-            ip_address(name)
-    except ValueError as error:
-        raise UnknownHostError(host) from error
-
-
-async def refuse_other_sites(request: Request) -> None:
-    """Pages of other sites can send a browser's requests here, to loopback too: they may change nothing.
-
-    The rule of Go's net/http.CrossOriginProtection: Sec-Fetch-Site where the browser sends it, else Origin against
-    Host; a client that is no browser sends neither.
-
-    Raises:
-        CrossSiteError: a page of another site asks for a change.
-    """
-    if request.method in ("GET", "HEAD"):
-        return
-    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        if site not in ("same-origin", "none"):
-            raise CrossSiteError(origin or site)
-    elif origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
-        raise CrossSiteError(origin)
-
-
 router = APIRouter(
     prefix="/items",
     tags=["items"],
     route_class=BoundedJsonRoute,
-    dependencies=[Depends(refuse_other_names), Depends(refuse_other_sites)],
+    dependencies=OWN_PAGES_ONLY,
     responses=problems.responses(400, 403, 409, 422, 503),
 )
 
@@ -150,20 +105,6 @@ IfMatch = Annotated[
     ),
 ]
 ModelQuery = Annotated[str, Query(description="Name of a model; `auto` chooses for each image.", max_length=64)]
-
-
-def chosen_items(
-    drawer: Annotated[tuple[Drawer, ...], Query(description="One or many.", max_length=16)] = (),
-    label: Annotated[tuple[str, ...], Query(description="One or many.", max_length=100)] = (),
-    corrected: Annotated[bool | Absent, Query(description="Whether a correction stands.")] = None,
-    q: Annotated[
-        str, Query(max_length=200, description="Words that are all in file name, label or drawer, in any case.")
-    ] = "",
-) -> Filter:
-    return Filter(drawer, [text.replace("\x00", "") for text in label], corrected, q.replace("\x00", "").split())
-
-
-FilterDependency = Annotated[Filter, Depends(chosen_items)]
 
 
 @router.post(
@@ -305,68 +246,6 @@ def delete_items(request: Request, wardrobe: WardrobeDependency, wanted: DeleteR
     )
 
 
-@router.get(
-    "/export.csv",
-    operation_id="export_csv",
-    summary="Items as a table for people",
-    response_class=StreamingResponse,
-    responses={200: {"content": {"text/csv": {}}}},
-)
-def get_csv(wardrobe: WardrobeDependency, chosen: FilterDependency) -> StreamingResponse:
-    wardrobe.open()
-    return StreamingResponse(
-        export_csv(wardrobe.walk(chosen)), media_type="text/csv; charset=utf-8", headers=_attachment("csv")
-    )
-
-
-@router.get(
-    "/export.zip",
-    operation_id="export_zip",
-    summary="Items with their pictures, to keep or to move",
-    response_class=StreamingResponse,
-    responses={200: {"content": {"application/zip": {}}}},
-)
-def get_zip(wardrobe: WardrobeDependency, chosen: FilterDependency) -> StreamingResponse:
-    wardrobe.open()
-    return StreamingResponse(export_zip(wardrobe, chosen), media_type="application/zip", headers=_attachment("zip"))
-
-
-@router.post(
-    "/import",
-    operation_id="import_items",
-    summary="Take over an exported wardrobe",
-    responses=problems.responses(408, 413, 507),
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
-        }
-    },
-)
-async def import_items(request: Request, settings: SettingsDependency, wardrobe: WardrobeDependency) -> ImportResponse:
-    """Send the file of /items/export.zip.
-
-    Items and corrections that are not here are added and nothing is removed; of an item's corrections the latest
-    counts. Twice is the same as once.
-    """
-    file = await asyncio.to_thread(wardrobe.spool)
-    with file:
-        await _read_into(file, request, settings, wardrobe)
-        imported = await asyncio.to_thread(
-            import_zip,
-            wardrobe,
-            file,
-            parse_prediction=_parse_prediction,
-            max_picture_bytes=settings.max_upload_bytes,
-        )
-    return ImportResponse(
-        added=imported.outcomes["added"],
-        merged=imported.outcomes["merged"],
-        unchanged=imported.outcomes["unchanged"],
-        failed=[FailedImport(name=name, error=problems.describe(error, request)) for name, error in imported.failed],
-    )
-
-
 @router.get("/{item_id:sha256}", operation_id="get_item", summary="One item", responses=problems.responses(404))
 def get_item(response: Response, wardrobe: WardrobeDependency, item_id: IdParameter) -> ItemPublic:
     return _with_etag(response, wardrobe.get(item_id))
@@ -502,10 +381,6 @@ def _digests(uploads: Sequence[Upload]) -> list[str]:
     return [hashlib.sha256(upload.content).hexdigest() for upload in uploads]
 
 
-def _parse_prediction(prediction: dict[str, Any]) -> dict[str, Any]:
-    return KeptPrediction.model_validate(prediction).model_dump(mode="json")
-
-
 def _kept(upload: Upload, prediction: Prediction) -> dict[str, Any]:
     return public_prediction(upload, prediction).model_dump(mode="json", exclude={"filename", "explanation"})
 
@@ -562,29 +437,3 @@ def _text(value: Any) -> str:
         raise ValueError
     value.encode()  # raises for half a surrogate pair
     return value
-
-
-def _attachment(suffix: str) -> dict[str, str]:
-    return {"Content-Disposition": f'attachment; filename="wardrobe-{datetime.now(UTC):%Y-%m-%d}.{suffix}"'}
-
-
-async def _read_into(file: IO[bytes], request: Request, settings: Settings, wardrobe: Wardrobe) -> None:
-    """Stream the body to disk; it may take as long as it likes if it goes on arriving."""
-    max_bytes = settings.max_stored_bytes + IMPORT_OVERHEAD_BYTES
-    num_bytes, pieces = 0, bytearray()
-    stream = request.stream()
-    try:
-        while True:
-            async with asyncio.timeout(settings.body_timeout_seconds):
-                piece = await anext(stream, None)
-            num_bytes += len(piece or b"")
-            if num_bytes > max_bytes:
-                raise BodyTooLargeError(max_bytes, num_bytes)
-            pieces += piece or b""
-            if piece is None or len(pieces) >= SPOOL_PIECE_BYTES:
-                await asyncio.to_thread(wardrobe.write_to_spool, file, bytes(pieces))
-                pieces.clear()
-            if piece is None:
-                return
-    except TimeoutError as error:
-        raise BodyTimeoutError(settings.body_timeout_seconds) from error
