@@ -6,8 +6,8 @@
 The first fine-tunes, calibrates on the validation photos and writes models/NAME/1; the second measures on the test
 part.
 
-wardrobe/2 (4,138 photos, efficientnet-lite0, 27 epochs, one run, 2026-11-25): 89.6 % of 451 test photos (85.4 to 94.1 %
-over senders), 64 minutes of training on two cores beside other work. What else was tried: LOG.md.
+wardrobe/3 (4,138 photos, efficientnet-lite0, 29 epochs, one run, 2026-11-25): 88.9 % of 451 test photos (85.3 to 93.2 %
+over senders), 79 minutes of training on two cores beside other work. What else was tried: LOG.md.
 """
 
 import csv
