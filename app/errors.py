@@ -9,10 +9,12 @@ WardrobeError
 │   ├── HeadTooLargeError
 │   ├── HeadTimeoutError
 │   ├── MalformedMultipartError
+│   ├── InvalidInferRequestError
 │   ├── UnsupportedMediaTypeError
 │   ├── UnsupportedContentEncodingError
 │   ├── UnauthorizedError
 │   ├── ModelNotFoundError
+│   ├── ModelControlOffError
 │   ├── ReportNotFoundError
 │   ├── NoHeatMapError
 │   ├── ItemNotFoundError
@@ -99,6 +101,11 @@ class MalformedMultipartError(RequestError):
         super().__init__(f"The multipart body cannot be parsed: {reason.rstrip('.')}. Let an HTTP library build it.")
 
 
+class InvalidInferRequestError(RequestError):
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"This is no inference request that can be answered: {reason}.")
+
+
 class UnsupportedMediaTypeError(RequestError):
     def __init__(self, content_type: str) -> None:
         super().__init__(
@@ -121,6 +128,13 @@ class ModelNotFoundError(RequestError):
     def __init__(self, name: str, version: int | None, known: Sequence[str]) -> None:
         wanted = name if version is None else f"{name}, version {version}"
         super().__init__(f"There is no model {wanted}. There is: {', '.join(known) or 'none'}.")
+
+
+class ModelControlOffError(RequestError):
+    def __init__(self) -> None:
+        super().__init__(
+            "Models are not loaded or unloaded by request here: the service serves what lies in its model folder."
+        )
 
 
 class ReportNotFoundError(RequestError):

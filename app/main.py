@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import FastAPI
 
 from app import __version__
-from app.api import items, models, operations, page, predict, problems, transfer
+from app.api import items, models, open_inference, operations, page, predict, problems, transfer
 from app.api.access import RequireKey
 from app.api.body import BoundBodies
 from app.api.middleware import ObserveRequests
@@ -72,6 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     for module in (predict, items, transfer, models):
         app.include_router(module.router, responses=problems.responses(401) if settings.api_key_sha256 else None)
+    app.include_router(open_inference.router)
     app.include_router(operations.router)
     app.include_router(page.router)
     return app

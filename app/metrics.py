@@ -36,7 +36,7 @@ class Metrics:
         self.stage_seconds = Histogram(
             "wardrobe_stage_seconds",
             "Time of one image in a stage: wait (for a worker), decode, preprocess, queue (for the batch), infer.",
-            ["stage"],
+            ["stage", "model"],
             buckets=SECONDS_BUCKETS,
             registry=self.registry,
         )
@@ -56,22 +56,31 @@ class Metrics:
         self.batch_size = Histogram(
             "wardrobe_batch_size",
             "Images in one forward pass.",
+            ["model"],
             buckets=(1, 2, 4, 8, 16, 32, 64, 128),
             registry=self.registry,
         )
 
     def text(self) -> bytes:
         """What Prometheus reads, of all processes together."""
+        return generate_latest(self._registry_of_all())
+
+    def total(self, sample_name: str, **labels: str) -> float:
+        """The sum of the samples of this name with these labels, of all processes together."""
+        samples = (sample for family in self._registry_of_all().collect() for sample in family.samples)
+        return sum(it.value for it in samples if it.name == sample_name and labels.items() <= it.labels.items())
+
+    def _registry_of_all(self) -> CollectorRegistry:
         folder = os.environ.get(MULTIPROCESS_FOLDER_VARIABLE)
         if folder is None:
-            return generate_latest(self.registry)
+            return self.registry
         for file in Path(folder).glob("gauge_live*.db"):
             pid = int(file.stem.rpartition("_")[2])
             if not _is_running(pid):
                 mark_process_dead(pid)
         registry = CollectorRegistry()
         MultiProcessCollector(registry)
-        return generate_latest(registry)
+        return registry
 
 
 def _is_running(pid: int) -> bool:

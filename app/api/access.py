@@ -13,10 +13,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import problems
 from app.api.dependencies import SettingsDependency
+from app.api.middleware import PROBE_PATHS
 from app.errors import CrossSiteError, UnauthorizedError, UnknownHostError
 
 # Probes have no key; the page asks for one, and its files are the same for everybody.
-OPEN_PATHS = ("/health/", "/web/")
+OPEN_PATHS = (*PROBE_PATHS, "/web/")
 OPEN_PATH = "/"
 
 
@@ -34,7 +35,8 @@ class RequireKey:
             await self.app(scope, receive, send)
             return
         problem = problems.describe(UnauthorizedError(), Request(scope))
-        await problems.respond(problem, {"WWW-Authenticate": "Bearer", "Connection": "close"})(scope, receive, send)
+        headers = {"WWW-Authenticate": "Bearer", "Connection": "close"}
+        await problems.respond(problem, headers, path=scope["path"])(scope, receive, send)
 
     def _knows(self, headers: Headers) -> bool:
         scheme, _, key = headers.get("Authorization", "").partition(" ")

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +60,7 @@ class BoundBodies:
         ):  # of more the route says that it is too much
             problem = problems.describe(self._busy(), Request(scope))
             headers = {"Retry-After": str(RETRY_SECONDS), "Connection": "close"}
-            await problems.respond(problem, headers)(scope, receive, send)
+            await problems.respond(problem, headers, path=scope["path"])(scope, receive, send)
             return
         num_bytes = 0
 
@@ -96,22 +97,38 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     Raises:
         RequestError: what is wrong with the request as a whole.
     """
-    encoding = request.headers.get("Content-Encoding", "identity")
-    if encoding.lower() != "identity":
-        raise UnsupportedContentEncodingError(encoding)
     content_type = request.headers.get("Content-Type", "")
     media_type_bytes, options = parse_options_header(content_type)
     media_type = media_type_bytes.decode("latin-1")
+    if media_type == "multipart/form-data":
+        async with _in_time(request, settings):
+            return await _read_multipart(request, settings, options)
+    # A body without a type is looked at like any other: RFC 9110, section 8.3, and httpx sends none.
+    if media_type in ("", "application/octet-stream") or media_type.startswith("image/"):
+        return [Upload(None, await read_body(request, settings))]
+    raise UnsupportedMediaTypeError(content_type)
+
+
+async def read_body(request: Request, settings: Settings) -> bytes:
+    """Read the body once, in full, whatever its type.
+
+    Raises:
+        RequestError: it is too large, too slow or compressed.
+    """
+    async with _in_time(request, settings):
+        return b"".join([chunk async for chunk in _limited(request, settings.max_upload_bytes)])
+
+
+@asynccontextmanager
+async def _in_time(request: Request, settings: Settings) -> AsyncGenerator[None, None]:
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedContentEncodingError(encoding)
     try:
         async with asyncio.timeout(settings.body_timeout_seconds):
-            if media_type == "multipart/form-data":
-                return await _read_multipart(request, settings, options)
-            # A body without a type is looked at like any other: RFC 9110, section 8.3, and httpx sends none.
-            if media_type in ("", "application/octet-stream") or media_type.startswith("image/"):
-                return [Upload(None, b"".join([chunk async for chunk in _limited(request, settings.max_upload_bytes)]))]
+            yield
     except TimeoutError as error:
         raise BodyTimeoutError(settings.body_timeout_seconds) from error
-    raise UnsupportedMediaTypeError(content_type)
 
 
 class BoundedJsonRoute(APIRoute):

@@ -14,6 +14,7 @@ from app.metrics import Metrics
 REQUEST_ID_HEADER = "X-Request-ID"
 REQUEST_ID_SCOPE_KEY = "request_id"
 SERVER_TIMING_HEADER = "Server-Timing"  # https://www.w3.org/TR/server-timing/
+PROBE_PATHS = ("/health/", "/v2/health/")
 STAGES_SCOPE_KEY = "stage_seconds"  # name -> seconds, set by the route that knows them
 TIMELINES_SCOPE_KEY = "timelines"  # likewise, of each picture: index, start by time.perf_counter(), name -> seconds
 # Of every answer. What has a policy of its own, as pages do, keeps it; everything else is to be shown nowhere.
@@ -68,7 +69,7 @@ class ObserveRequests:
             self.metrics.requests.labels(scope["method"], route, status).inc()
             self.metrics.request_seconds.labels(route).observe(seconds)
             # Probes come every few seconds for ever: they would bury the rest.
-            level = logging.DEBUG if scope["path"].startswith("/health/") else logging.INFO
+            level = logging.DEBUG if scope["path"].startswith(PROBE_PATHS) else logging.INFO
             logger.log(
                 level,
                 "request",

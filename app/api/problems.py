@@ -25,6 +25,7 @@ TABLE: dict[type[errors.WardrobeError], tuple[int, str, str]] = {
     errors.HeadTooLargeError: (431, "headers-too-large", "The request's headers are too large"),
     errors.HeadTimeoutError: (408, "request-timeout", "The request took too long"),
     errors.MalformedMultipartError: (400, "malformed-multipart", "The multipart body is malformed"),
+    errors.InvalidInferRequestError: (400, "invalid-infer-request", "The inference request is not valid"),
     errors.UnsupportedMediaTypeError: (415, "unsupported-media-type", "The request's media type is not accepted"),
     errors.UnsupportedContentEncodingError: (
         415,
@@ -33,6 +34,7 @@ TABLE: dict[type[errors.WardrobeError], tuple[int, str, str]] = {
     ),
     errors.UnauthorizedError: (401, "unauthorized", "An API key is needed"),
     errors.ModelNotFoundError: (404, "not-found", "Not found"),
+    errors.ModelControlOffError: (403, "model-control-off", "Models cannot be loaded or unloaded"),
     errors.ReportNotFoundError: (404, "not-found", "Not found"),
     errors.NoHeatMapError: (404, "no-heat-map", "The model has no heat map"),
     errors.ItemNotFoundError: (404, "not-found", "Not found"),
@@ -84,7 +86,10 @@ def code(error: errors.WardrobeError) -> str:
     return TABLE[type(error)][1]
 
 
-def respond(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+def respond(problem: Problem, headers: dict[str, str] | None = None, *, path: str = "") -> JSONResponse:
+    """The answer, in the shape that clients of the `path` expect."""
+    if path.split("/")[1:2] == ["v2"]:  # of the Open Inference Protocol
+        return JSONResponse({"error": problem.detail}, problem.status, headers=headers)
     return JSONResponse(problem.model_dump(mode="json"), problem.status, headers=headers, media_type=PROBLEM_MEDIA_TYPE)
 
 
@@ -119,13 +124,14 @@ async def _on_wardrobe_error(request: Request, error: Exception) -> JSONResponse
         headers["Accept"] = ", ".join(["multipart/form-data", "application/octet-stream", "image/*"])
     if isinstance(error, errors.UnsupportedContentEncodingError):
         headers["Accept-Encoding"] = "identity"
-    return respond(describe(error, request), headers)
+    return respond(describe(error, request), headers, path=request.scope["path"])
 
 
 async def _on_invalid_parameter(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     found = [f"{'.'.join(map(str, item['loc'][1:]))}: {item['msg']}, got {item['input']!r}" for item in error.errors()]
-    return respond(_problem(request, 422, "invalid-parameter", "A parameter is not valid", "; ".join(found) + "."))
+    problem = _problem(request, 422, "invalid-parameter", "A parameter is not valid", "; ".join(found) + ".")
+    return respond(problem, path=request.scope["path"])
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
@@ -135,7 +141,7 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     headers = dict(error.headers or {})
     if error.status_code == 405:
         headers["Allow"] = ", ".join(_allowed_methods(request))
-    return respond(_problem(request, error.status_code, slug, title, detail), headers)
+    return respond(_problem(request, error.status_code, slug, title, detail), headers, path=request.scope["path"])
 
 
 def _allowed_methods(request: Request) -> list[str]:
@@ -157,7 +163,8 @@ async def _on_bug(request: Request, error: Exception) -> JSONResponse:
     problem = _problem(request, 500, "internal-error", "Internal error", INTERNAL_ERROR_DETAIL)
     # Sent from outside ObserveRequests, which adds these elsewhere.
     request_id = request.scope.get(REQUEST_ID_SCOPE_KEY, "")
-    return respond(problem, {REQUEST_ID_HEADER: request_id, **SECURITY_HEADERS})
+    headers = {REQUEST_ID_HEADER: request_id, **SECURITY_HEADERS}
+    return respond(problem, headers, path=request.scope["path"])
 
 
 def _problem(request: Request, status: int, slug: str, title: str, detail: str, **extensions: Any) -> Problem:

@@ -12,7 +12,7 @@ from app.errors import BusyError, ImageError, WardrobeError
 from app.images import DecodedImage
 from app.inference.decision import Verdict, decide, ranking
 from app.inference.heatmap import heat_map
-from app.inference.scheduler import Classified, Failed, ModelChooser, Order, Scheduler
+from app.inference.scheduler import Classified, Content, Failed, ModelChooser, Order, Scheduler
 from app.metrics import Metrics
 from app.settings import Settings
 
@@ -65,14 +65,14 @@ class Predictor:
 
     async def predict(
         self,
-        contents: Sequence[bytes],
+        contents: Sequence[Content],
         *,
         choose: ModelChooser,
         top_k: int,
         explain: bool = False,
         explain_label: str | None = None,
     ) -> list[Prediction | WardrobeError]:
-        """Classify image files, in order. What is wrong with one image stands in its place.
+        """Classify image files, or what is prepared of them, in order. What is wrong with one stands in its place.
 
         `explain` adds a heat map of `explain_label`, by default of each one's label; until the last is drawn the images
         keep their place in the queue. Cancelled, it leaves undone what was not begun.
@@ -99,10 +99,10 @@ class Predictor:
                         raise outcome.error
                 answers = [self._answer(order.outcomes[index], top_k) for index in range(len(contents))]
                 if explain:
-                    for index, answer in enumerate(answers):
-                        if isinstance(answer, Prediction):
+                    for index, (answer, content) in enumerate(zip(answers, contents, strict=True)):
+                        if isinstance(answer, Prediction) and isinstance(content, bytes):
                             label = explain_label or answer.candidates[0].info.label
-                            drawn = await self._drawn(contents[index], choose, label)
+                            drawn = await self._drawn(content, choose, label)
                             answers[index] = replace(answer, heat_map=drawn)
         except TimeoutError as error:
             raise BusyError(

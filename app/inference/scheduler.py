@@ -29,6 +29,8 @@ class ServedModel:
 
 
 ModelChooser = Callable[[DecodedImage], ServedModel]
+# The bytes of an image file, or what `Artifact.preprocess` would make of it: float32 (C, S, S).
+Content = bytes | np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Order:
     picture stands in its place. Images of a `dropped` order that were not begun are never looked at.
     """
 
-    contents: Sequence[bytes]
+    contents: Sequence[Content]
     choose: ModelChooser
     done: Callable[[], None]
     dropped: bool = False
@@ -155,10 +157,14 @@ class Scheduler:
         started = time.perf_counter()
         model = None
         try:
-            image = self.decoder.decode(order.contents[index], max_pixels=self._max_image_pixels)
+            content = order.contents[index]
+            if isinstance(content, np.ndarray):
+                image = DecodedImage(NO_PIXELS, "tensor", content.shape[2], content.shape[1], ())
+            else:
+                image = self.decoder.decode(content, max_pixels=self._max_image_pixels)
             model = order.choose(image)
             decoded = time.perf_counter()
-            tensor = model.artifact.preprocess(image.pixels)
+            tensor = content if isinstance(content, np.ndarray) else model.artifact.preprocess(image.pixels)
         except Exception as error:
             failed = Failed(error, model.artifact.card.name if model else "")
             self._finish(order, index, failed, busy_seconds=time.perf_counter() - started)
@@ -193,12 +199,13 @@ class Scheduler:
                 self._run(model, [it])
             return
         infer = time.perf_counter() - started
-        self._metrics.batch_size.observe(len(batch))
+        name = model.artifact.card.name
+        self._metrics.batch_size.labels(name).observe(len(batch))
         for it, found in zip(batch, scores, strict=True):
             seconds = {**it.seconds, "queue": started - it.since, "infer": infer}
             busy = seconds["decode"] + seconds["preprocess"] + infer / len(batch)
             for stage, value in seconds.items():
-                self._metrics.stage_seconds.labels(stage).observe(value)
+                self._metrics.stage_seconds.labels(stage, name).observe(value)
             classified = Classified(model.artifact, it.image, found, it.order.submitted, seconds)
             self._finish(it.order, it.index, classified, busy_seconds=busy)
 

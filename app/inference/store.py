@@ -67,19 +67,21 @@ class ModelStore:
         name = self._settings.thumbnail_model
         return name if name in self._served else None
 
-    def chooser(self, name: str) -> ModelChooser:
+    def chooser(self, name: str, version: int | None = None) -> ModelChooser:
         """How to choose the model for a picture: always the one called `name`, or for `auto` by the picture.
 
         Raises:
             NotReadyError: still loading, or the default model cannot be served.
-            ModelNotFoundError: no model of that name is served.
+            ModelNotFoundError: no model of that name is served, or another version of it than the one wanted.
         """
         self.require_ready()
         if name == AUTO:
             return self._choose
         model = self._served.get(name)
         if model is None:
-            raise ModelNotFoundError(name, None, sorted(self._served))
+            raise ModelNotFoundError(name, version, sorted(self._served))
+        if version not in (None, model.artifact.card.version):
+            raise ModelNotFoundError(name, version, [f"{name}/{model.artifact.card.version}"])
         return lambda image: model
 
     def require_ready(self) -> None:
@@ -110,7 +112,7 @@ class ModelStore:
             ModelNotFoundError: no such model or version.
         """
         names = self.names
-        found = self._cards.get(name, {}).get(version or self.served_version(name) or 0)
+        found = self._cards.get(name, {}).get((self.served_version(name) if version is None else version) or 0)
         if found is None:
             raise ModelNotFoundError(name, version, [f"{n}/{v}" for n in names for v in self.versions(n)])
         return found

@@ -494,7 +494,7 @@ async def test_a_picture_whose_client_has_left_costs_no_forward_pass(
     assert "wardrobe_queue_images 2.0" in queued
     assert [answer.status_code for answer in answers] == [200, 200]
     assert 'label="Coat"' not in metrics
-    assert "wardrobe_batch_size_count 2.0" in metrics
+    assert 'wardrobe_batch_size_count{model="fashion-mnist"} 2.0' in metrics
 
 
 # Heat maps

@@ -270,6 +270,7 @@ def test_stages_and_batches_are_measured(submit: Callable[..., Answer], reader: 
     assert isinstance(outcome, Classified)
     assert set(outcome.seconds) == {"wait", "decode", "preprocess", "queue", "infer"}
     assert all(seconds >= 0 for seconds in outcome.seconds.values())
-    assert metrics.registry.get_sample_value("wardrobe_batch_size_count") == 1
+    assert metrics.registry.get_sample_value("wardrobe_batch_size_count", {"model": "reader"}) == 1
     for stage in outcome.seconds:
-        assert metrics.registry.get_sample_value("wardrobe_stage_seconds_count", {"stage": stage}) == 1
+        labels = {"stage": stage, "model": "reader"}
+        assert metrics.registry.get_sample_value("wardrobe_stage_seconds_count", labels) == 1
