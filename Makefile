@@ -47,6 +47,12 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/.pip
 	$(PIP_INSTALL) --editable '.[train]'
 	@touch $@
 
-$(VENV)/.tests: $(VENV)/.installed
+$(VENV)/.tests: $(VENV)/.installed $(VENV)/.clients
 	$(PIP_INSTALL) --editable '.[train,otel]' --group dev
+	@touch $@
+
+# Beside the other one: they want older versions of some packages.
+$(VENV)/.clients: pyproject.toml | $(VENV)/.pip
+	$(PYTHON) -m venv --without-pip $(VENV)/clients
+	$(BIN)/python -m pip --python $(VENV)/clients/bin/python install --disable-pip-version-check --quiet --group clients
 	@touch $@

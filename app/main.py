@@ -11,7 +11,18 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import FastAPI
 
 from app import __version__
-from app.api import items, models, open_inference, operations, page, predict, problems, transfer
+from app.api import (
+    image_classification,
+    items,
+    models,
+    open_inference,
+    operations,
+    page,
+    predict,
+    problems,
+    torchserve,
+    transfer,
+)
 from app.api.access import RequireKey
 from app.api.body import BoundBodies
 from app.api.middleware import ObserveRequests
@@ -70,9 +81,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(ObserveRequests, metrics=metrics)  # outermost: it sees what is turned away
     send_last_traces = _trace(app)
     problems.install(app)
-    for module in (predict, items, transfer, models):
+    for module in (predict, items, transfer, models, image_classification):
         app.include_router(module.router, responses=problems.responses(401) if settings.api_key_sha256 else None)
-    app.include_router(open_inference.router)
+    app.include_router(open_inference.router, responses=open_inference.errors(401) if settings.api_key_sha256 else None)
+    app.include_router(torchserve.router)
     app.include_router(operations.router)
     app.include_router(page.router)
     return app

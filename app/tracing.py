@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import __version__
 from app.api.middleware import REQUEST_ID_SCOPE_KEY, STAGES_SCOPE_KEY, TIMELINES_SCOPE_KEY
 
-UNTRACED = "/health/,/metrics"  # asked every few seconds for ever
+UNTRACED = "/health/,/ping,/metrics"  # asked every few seconds for ever
 WORK = ("decode", "preprocess", "infer")  # between them a picture waits
 
 

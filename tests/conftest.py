@@ -16,6 +16,8 @@ from tests.tiny_wardrobe import write_tiny_wardrobe
 # Of every service that a test starts, in this process or another, unless the test gives it a folder of its own.
 os.environ["WARDROBE_STORAGE"] = "off"
 
+collect_ignore = ["clients"]  # of another environment, see tests/test_stock_clients.py
+
 PICTURES_FOLDER = Path(__file__).parent / "data"
 
 

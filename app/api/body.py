@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -91,8 +91,8 @@ class Upload:
     content: bytes
 
 
-async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
-    """Read the body once, in full.
+async def read_uploads(request: Request, settings: Settings, fields: Collection[str] = (FILE_FIELD,)) -> list[Upload]:
+    """Read the body once, in full; of a form, the files of these fields.
 
     Raises:
         RequestError: what is wrong with the request as a whole.
@@ -102,7 +102,7 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     media_type = media_type_bytes.decode("latin-1")
     if media_type == "multipart/form-data":
         async with _in_time(request, settings):
-            return await _read_multipart(request, settings, options)
+            return await _read_multipart(request, settings, options, fields)
     # A body without a type is looked at like any other: RFC 9110, section 8.3, and httpx sends none.
     if media_type in ("", "application/octet-stream") or media_type.startswith("image/"):
         return [Upload(None, await read_body(request, settings))]
@@ -176,14 +176,16 @@ def _announced_bytes(headers: Headers) -> int:
     return int(announced) if announced.isdecimal() else 0
 
 
-async def _read_multipart(request: Request, settings: Settings, options: dict[bytes, bytes]) -> list[Upload]:
+async def _read_multipart(
+    request: Request, settings: Settings, options: dict[bytes, bytes], fields: Collection[str]
+) -> list[Upload]:
     charset = options.get(b"charset", b"utf-8").lower()
     # RFC 7578 knows no such parameter, and some of Python's codecs raise or give characters that JSON cannot hold.
     if charset not in (b"utf-8", b"utf8", b"us-ascii"):
         raise MalformedMultipartError(f"its charset is {charset.decode('latin-1')!r}, not utf-8")
     if b"boundary" not in options:
         raise MalformedMultipartError("its Content-Type names no boundary")
-    parts = _Parts(charset=charset.decode(), max_files=settings.max_images_per_request)
+    parts = _Parts(charset=charset.decode(), max_files=settings.max_images_per_request, fields=fields)
     try:
         parser = MultipartParser(
             options[b"boundary"],
@@ -209,16 +211,17 @@ async def _read_multipart(request: Request, settings: Settings, options: dict[by
 
 
 class _Parts:
-    """Collects our field's files in memory, and minds the limits, while python_multipart's parser calls it.
+    """Collects the files of some fields in memory, and minds the limits, while python_multipart's parser calls it.
 
     Starlette's own collector writes each file through a temporary one and takes a cut body for a whole one.
     """
 
-    def __init__(self, *, charset: str, max_files: int) -> None:
+    def __init__(self, *, charset: str, max_files: int, fields: Collection[str]) -> None:
         self.files: list[tuple[str | None, list[bytes]]] = []  # name and chunks
         self.complete = False  # the closing boundary has come
         self._charset = charset
         self._max_files = max_files
+        self._fields = fields
         self._num_files = self._num_other_fields = 0
         self._header_name = self._header_value = self._disposition = b""
         self._chunks: list[bytes] | None = None  # of the part being read, if it is one of our files
@@ -252,7 +255,7 @@ class _Parts:
         self._num_files += 1
         if self._num_files > self._max_files:
             raise TooManyImagesError(self._max_files)
-        if self._text(options[b"name"]) == FILE_FIELD:
+        if self._text(options[b"name"]) in self._fields:
             self._chunks = []
             self.files.append((self._text(options[b"filename"]) or None, self._chunks))
 

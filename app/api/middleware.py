@@ -14,7 +14,7 @@ from app.metrics import Metrics
 REQUEST_ID_HEADER = "X-Request-ID"
 REQUEST_ID_SCOPE_KEY = "request_id"
 SERVER_TIMING_HEADER = "Server-Timing"  # https://www.w3.org/TR/server-timing/
-PROBE_PATHS = ("/health/", "/v2/health/")
+PROBE_PATHS = ("/health/", "/v2/health/", "/ping")
 STAGES_SCOPE_KEY = "stage_seconds"  # name -> seconds, set by the route that knows them
 TIMELINES_SCOPE_KEY = "timelines"  # likewise, of each picture: index, start by time.perf_counter(), name -> seconds
 # Of every answer. What has a policy of its own, as pages do, keeps it; everything else is to be shown nowhere.

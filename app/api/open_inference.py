@@ -120,7 +120,8 @@ async def path_version(request: Request) -> int | None:
 VersionDependency = Annotated[int | None, Depends(path_version)]
 
 
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI description of these errors."""
     described = problems.responses(*statuses)
     return {status: {"description": described[status]["description"], "model": ErrorAnswer} for status in statuses}
 
@@ -157,18 +158,20 @@ async def live() -> LiveAnswer:
     return LiveAnswer()
 
 
-@router.get("/health/ready", operation_id="v2_ready", summary="The models can be asked", responses=_errors(503))
+@router.get("/health/ready", operation_id="v2_ready", summary="The models can be asked", responses=errors(503))
 async def ready(store: StoreDependency) -> ReadyAnswer:
     store.require_ready()
     return ReadyAnswer()
 
 
-@router.get("/models/stats", operation_id="v2_all_statistics", summary="What each model did", responses=_errors(503))
+@router.get("/models/stats", operation_id="v2_all_statistics", summary="What each model did", responses=errors(503))
 def all_statistics(store: StoreDependency, metrics: MetricsDependency) -> dict[str, Any]:
     return {"model_stats": [_statistics(name, store, metrics) for name in store.names if store.served_version(name)]}
 
 
-@router.get("/models/{name}/stats", operation_id="v2_statistics", summary="What it did", responses=_errors(404, 503))
+@router.get(
+    "/models/{name}/stats", operation_id="v2_statistics", summary="What it did", responses=errors(404, 422, 503)
+)
 @router.get("/models/{name}/versions/{version:int}/stats", include_in_schema=False)
 def statistics(
     name: NameParameter, store: StoreDependency, metrics: MetricsDependency, version: VersionDependency
@@ -178,7 +181,9 @@ def statistics(
     return {"model_stats": [_statistics(name, store, metrics)]}
 
 
-@router.get("/models/{name}", operation_id="v2_model", summary="What it takes and gives", responses=_errors(404, 503))
+@router.get(
+    "/models/{name}", operation_id="v2_model", summary="What it takes and gives", responses=errors(404, 422, 503)
+)
 @router.get("/models/{name}/versions/{version:int}", include_in_schema=False)
 def model_metadata(name: NameParameter, store: StoreDependency, version: VersionDependency) -> ModelMetadata:
     card = store.card(name, version)[1]
@@ -201,7 +206,7 @@ def model_metadata(name: NameParameter, store: StoreDependency, version: Version
 
 
 @router.get(
-    "/models/{name}/ready", operation_id="v2_model_ready", summary="It can be asked", responses=_errors(404, 503)
+    "/models/{name}/ready", operation_id="v2_model_ready", summary="It can be asked", responses=errors(404, 422, 503)
 )
 @router.get("/models/{name}/versions/{version:int}/ready", include_in_schema=False)
 async def model_ready(name: NameParameter, store: StoreDependency, version: VersionDependency) -> ModelReadyAnswer:
@@ -213,7 +218,7 @@ async def model_ready(name: NameParameter, store: StoreDependency, version: Vers
     "/models/{name}/config",
     operation_id="v2_config",
     summary="The same in Triton's words",
-    responses=_errors(404, 503),
+    responses=errors(404, 422, 503),
 )
 @router.get("/models/{name}/versions/{version:int}/config", include_in_schema=False)
 def model_config(
@@ -250,7 +255,7 @@ def model_config(
     "/repository/index",
     operation_id="v2_repository_index",
     summary="All models and versions",
-    responses=_errors(400, 413, 503),
+    responses=errors(400, 413, 503),
 )
 async def repository_index(request: Request, settings: SettingsDependency, store: StoreDependency) -> list[IndexEntry]:
     """With `{"ready": true}` as the body, only those that are served."""
@@ -268,8 +273,8 @@ async def repository_index(request: Request, settings: SettingsDependency, store
     return [entry for entry in entries if entry.state == "READY" or not wanted.get("ready")]
 
 
-@router.post("/repository/models/{name}/load", operation_id="v2_load", summary="Is off", responses=_errors(403))
-@router.post("/repository/models/{name}/unload", operation_id="v2_unload", summary="Is off", responses=_errors(403))
+@router.post("/repository/models/{name}/load", operation_id="v2_load", summary="Is off", responses=errors(403, 422))
+@router.post("/repository/models/{name}/unload", operation_id="v2_unload", summary="Is off", responses=errors(403, 422))
 async def control_model(name: NameParameter) -> None:
     """Which models are served is the operator's to say, by what lies in the model folder."""
     raise ModelControlOffError
@@ -280,7 +285,7 @@ async def control_model(name: NameParameter) -> None:
     operation_id="v2_infer",
     summary="Classify images of clothes",
     response_model=InferAnswer,
-    responses=_errors(400, 404, 408, 413, 415, 422, 429, 503),
+    responses=errors(400, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": _INFER_BODY},
 )
 @router.post("/models/{name}/versions/{version:int}/infer", include_in_schema=False)

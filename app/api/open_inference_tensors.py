@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,6 +20,7 @@ from app.errors import InvalidInferRequestError, TooManyImagesError
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 Datatype = Literal["BYTES", "FP32"]
+_Schema = TypeVar("_Schema", bound=BaseModel)
 
 # Chosen, not tuned: thirteen pictures of the largest network input as numbers. A list of nothing is 3 bytes of JSON and
 # some 60 of memory; what has more numbers than this is smaller and quicker in binary.
@@ -103,7 +104,7 @@ def read_request(
     if num_json == 0 and header_length is not None:
         request = InferRequest(inputs=[], parameters=RequestParameters(binary_data_output=True))
         return request, Tensor(specs[0].name, specs[0].datatype, (1, 1), [body])
-    request = _parse(body[:num_json])
+    request = parse_json(body[:num_json], InferRequest)
     if len(request.inputs) != 1:
         names = " or ".join(repr(spec.name) for spec in specs)
         raise InvalidInferRequestError(f"it has {len(request.inputs)} inputs, and the model takes one: {names}")
@@ -149,18 +150,35 @@ def _num_json_bytes(body: bytes, header_length: str | None) -> int:
     return int(header_length)
 
 
-def _parse(text: bytes) -> InferRequest:
+def parse_json(text: bytes, schema: type[_Schema]) -> _Schema:
+    """What a JSON body says.
+
+    Raises:
+        InvalidInferRequestError: it is no JSON, or not as the schema says.
+    """
     num_values = text.count(b",") + text.count(b"[") + text.count(b"{")  # or fewer: some may stand in strings
     if num_values > MAX_JSON_VALUES:
         raise InvalidInferRequestError(f"its JSON has more than {MAX_JSON_VALUES} values; send them in binary")
     try:
-        return InferRequest.model_validate(json.loads(text))
+        return schema.model_validate(json.loads(text))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the body"
         raise InvalidInferRequestError(f"{place}: {first['msg']}") from error
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or lists in lists in lists
         raise InvalidInferRequestError(f"its JSON cannot be read ({error})") from error
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes that a string of JSON stands for.
+
+    Raises:
+        InvalidInferRequestError: it is no base64.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise InvalidInferRequestError(f"an image is not given as base64 ({error})") from error
 
 
 def _elements(sent: InputTensor, spec: TensorSpec, count: int, behind: bytes) -> Sequence[bytes] | np.ndarray:
@@ -209,10 +227,7 @@ def _from_json(data: list[Any], spec: TensorSpec, count: int) -> Sequence[bytes]
                 return _finite(np.array(values, np.float32), spec)
         except OverflowError as error:  # an integer that no float holds
             raise InvalidInferRequestError(f"input {spec.name!r} has a number that is too large") from error
-    try:
-        return [base64.b64decode(value, validate=True) for value in values]
-    except (binascii.Error, TypeError, ValueError) as error:
-        raise InvalidInferRequestError(f"the elements of input {spec.name!r} are not all base64 ({error})") from error
+    return [decode_base64(value) for value in values]
 
 
 def _flat(data: list[Any]) -> list[Any]:

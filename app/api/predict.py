@@ -23,7 +23,8 @@ from app.api.schemas import (
     PredictResponse,
 )
 from app.errors import WardrobeError
-from app.inference.predictor import Prediction
+from app.inference.predictor import Prediction, Predictor
+from app.inference.scheduler import ModelChooser
 from app.inference.store import AUTO
 
 router = APIRouter(tags=["predict"])
@@ -90,6 +91,22 @@ async def predict(
     answer = PredictResponse(predictions=predictions)
     # Written here: FastAPI would check once more what has just been checked.
     return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
+
+
+async def classify_one(
+    request: Request, predictor: Predictor, content: bytes, *, choose: ModelChooser, top_k: int
+) -> Prediction:
+    """The answer for a request of one image, for routes that speak another protocol.
+
+    Raises:
+        WardrobeError: there is none.
+    """
+    outcomes = await while_connected(request, predictor.predict([content], choose=choose, top_k=top_k))
+    request.scope[STAGES_SCOPE_KEY] = stage_seconds(outcomes)
+    (outcome,) = outcomes
+    if isinstance(outcome, WardrobeError):
+        raise outcome
+    return outcome
 
 
 async def while_connected(

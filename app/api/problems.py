@@ -15,6 +15,8 @@ from app.api.schemas import Problem
 from app.inference.predictor import InferenceError
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+# One for all, or generated clients have a type for each route. It is a component because answers hold problems.
+PROBLEM_SCHEMA = {"$ref": f"#/components/schemas/{Problem.__name__}"}
 
 # exception -> (status, last part of the type URN, title)
 TABLE: dict[type[errors.WardrobeError], tuple[int, str, str]] = {
@@ -62,7 +64,7 @@ TABLE: dict[type[errors.WardrobeError], tuple[int, str, str]] = {
 INVALID_PARAMETER: dict[int | str, dict[str, Any]] = {  # FastAPI would describe its own answer instead
     422: {
         "description": "A parameter is not valid",
-        "content": {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": PROBLEM_SCHEMA}},
     }
 }
 INTERNAL_ERROR_DETAIL = "The service failed. It was logged under the id in 'instance'."
@@ -70,6 +72,14 @@ INTERNAL_ERROR_DETAIL = "The service failed. It was logged under the id in 'inst
 # The framework's own errors: 404 and 405 of the router.
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 HTTP_SLUGS = {404: ("not-found", "Not found"), 405: ("method-not-allowed", "Method not allowed")}
+
+TORCHSERVE_TYPES = {
+    404: "ModelNotFoundException",
+    405: "MethodNotAllowedException",
+    429: "ServiceUnavailableException",
+    500: "InternalServerException",
+    503: "ServiceUnavailableException",
+}
 
 _EXTENSIONS = ("max_pixels", "max_bytes", "max_images", "timeout_seconds", "accepted", "revision")
 _CLOSE_CONNECTION = (errors.BodyTooLargeError, errors.BodyTimeoutError)  # the rest of the body is not read
@@ -88,8 +98,15 @@ def code(error: errors.WardrobeError) -> str:
 
 def respond(problem: Problem, headers: dict[str, str] | None = None, *, path: str = "") -> JSONResponse:
     """The answer, in the shape that clients of the `path` expect."""
-    if path.split("/")[1:2] == ["v2"]:  # of the Open Inference Protocol
-        return JSONResponse({"error": problem.detail}, problem.status, headers=headers)
+    match path.split("/")[1:2]:
+        case ["v2"]:  # the Open Inference Protocol
+            return JSONResponse({"error": problem.detail}, problem.status, headers=headers)
+        case ["predictions"]:  # TorchServe
+            kind = TORCHSERVE_TYPES.get(problem.status, "BadRequestException")
+            content = {"code": problem.status, "type": kind, "message": problem.detail}
+            return JSONResponse(content, problem.status, headers=headers)
+        case ["image-classification"]:  # huggingface_hub shows this member of a problem
+            problem.error = problem.detail  # type: ignore[attr-defined]  # an extension member, as below
     return JSONResponse(problem.model_dump(mode="json"), problem.status, headers=headers, media_type=PROBLEM_MEDIA_TYPE)
 
 
@@ -107,7 +124,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": "; ".join(dict.fromkeys(title for code, _, title in TABLE.values() if code == status)),
-            "content": {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+            "content": {PROBLEM_MEDIA_TYPE: {"schema": PROBLEM_SCHEMA}},
         }
         for status in statuses
     }

@@ -75,7 +75,7 @@ class ModelStore:
             ModelNotFoundError: no model of that name is served, or another version of it than the one wanted.
         """
         self.require_ready()
-        if name == AUTO:
+        if name == AUTO and version is None:
             return self._choose
         model = self._served.get(name)
         if model is None:
