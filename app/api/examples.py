@@ -1,4 +1,4 @@
-"""A real answer of the shipped model for /docs: the README's second request, tested against the running service."""
+"""Real answers of a shipped model for /docs, tested against the running service: of bag.png, most of them."""
 
 from typing import Any
 
@@ -61,4 +61,25 @@ ITEM: dict[str, Any] = {
         "thumbnail": "/items/d1cb535c544652bb98b8d01d25300a6de6750821d6c60601be0f3633ad7cdf20/thumbnail",
         "explanation": "/items/d1cb535c544652bb98b8d01d25300a6de6750821d6c60601be0f3633ad7cdf20/explanation",
     },
+}
+
+IMAGE_CLASSIFICATION: list[dict[str, Any]] = [
+    {"label": "Bag", "score": 0.9899080991744995},
+    {"label": "T-shirt/top", "score": 0.0014669093070551753},
+]
+
+INFER_ANSWER: dict[str, Any] = {
+    "model_name": "fashion-mnist",
+    "model_version": "1",
+    "id": "42",
+    "outputs": [
+        {"name": "label", "datatype": "BYTES", "shape": [1, 1], "data": ["Bag"]},
+        {"name": "decision", "datatype": "BYTES", "shape": [1, 1], "data": ["sorted"]},
+        {
+            "name": "probabilities",
+            "datatype": "BYTES",
+            "shape": [1, 2],
+            "data": ["0.989908:8:Bag", "0.001467:0:T-shirt/top"],
+        },
+    ],
 }

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api import problems
 from app.api.body import read_body
 from app.api.dependencies import PredictorDependency, SettingsDependency, StoreDependency
+from app.api.examples import IMAGE_CLASSIFICATION
 from app.api.open_inference_tensors import decode_base64, parse_json
 from app.api.predict import classify_one
 from app.artifact import Share
@@ -59,7 +60,8 @@ def _schema() -> dict[str, Any]:
     "/image-classification",
     operation_id="image_classification",
     summary="Classify one image as Hugging Face's task does",
-    responses=problems.responses(400, 404, 408, 413, 415, 422, 429, 503),
+    responses={200: {"content": {"application/json": {"example": IMAGE_CLASSIFICATION}}}}
+    | problems.responses(400, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra={
         "requestBody": {
             "required": True,

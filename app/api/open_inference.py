@@ -17,6 +17,7 @@ from app import __version__
 from app.api import problems
 from app.api.body import read_body
 from app.api.dependencies import MetricsDependency, PredictorDependency, SettingsDependency, StoreDependency
+from app.api.examples import INFER_ANSWER
 from app.api.middleware import STAGES_SCOPE_KEY
 from app.api.models import NameParameter
 from app.api.open_inference_tensors import (
@@ -285,7 +286,8 @@ async def control_model(name: NameParameter) -> None:
     operation_id="v2_infer",
     summary="Classify images of clothes",
     response_model=InferAnswer,
-    responses=errors(400, 404, 408, 413, 415, 422, 429, 503),
+    responses={200: {"content": {"application/json": {"example": INFER_ANSWER}}}}
+    | errors(400, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": _INFER_BODY},
 )
 @router.post("/models/{name}/versions/{version:int}/infer", include_in_schema=False)
