@@ -18,7 +18,6 @@ from app.api import problems
 from app.api.body import read_body
 from app.api.dependencies import MetricsDependency, PredictorDependency, SettingsDependency, StoreDependency
 from app.api.examples import INFER_ANSWER
-from app.api.middleware import STAGES_SCOPE_KEY
 from app.api.models import NameParameter
 from app.api.open_inference_tensors import (
     HEADER_LENGTH,
@@ -29,7 +28,7 @@ from app.api.open_inference_tensors import (
     read_request,
     write_response,
 )
-from app.api.predict import stage_seconds, while_connected
+from app.api.predict import tell_stages, while_connected
 from app.artifact import Card
 from app.errors import InvalidInferRequestError, ModelControlOffError, WardrobeError
 from app.inference.predictor import Prediction
@@ -321,7 +320,7 @@ async def infer(
         contents = tensor.data
     predicting = predictor.predict(contents, choose=choose, top_k=len(card.classes))
     outcomes = await while_connected(request, predicting)
-    request.scope[STAGES_SCOPE_KEY] = stage_seconds(outcomes)
+    tell_stages(request, outcomes)
     predictions: list[Prediction] = []
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, WardrobeError):

@@ -102,7 +102,7 @@ async def classify_one(
         WardrobeError: there is none.
     """
     outcomes = await while_connected(request, predictor.predict([content], choose=choose, top_k=top_k))
-    request.scope[STAGES_SCOPE_KEY] = stage_seconds(outcomes)
+    tell_stages(request, outcomes)
     (outcome,) = outcomes
     if isinstance(outcome, WardrobeError):
         raise outcome
