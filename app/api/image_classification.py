@@ -60,8 +60,10 @@ def _schema() -> dict[str, Any]:
     "/image-classification",
     operation_id="image_classification",
     summary="Classify one image as Hugging Face's task does",
-    responses={200: {"content": {"application/json": {"example": IMAGE_CLASSIFICATION}}}}
-    | problems.responses(400, 404, 408, 413, 415, 422, 429, 503),
+    responses={
+        200: {"content": {"application/json": {"example": IMAGE_CLASSIFICATION}}},
+        **problems.responses(400, 404, 408, 413, 415, 422, 429, 503),
+    },
     openapi_extra={
         "requestBody": {
             "required": True,

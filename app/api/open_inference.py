@@ -285,8 +285,10 @@ async def control_model(name: NameParameter) -> None:
     operation_id="v2_infer",
     summary="Classify images of clothes",
     response_model=InferAnswer,
-    responses={200: {"content": {"application/json": {"example": INFER_ANSWER}}}}
-    | errors(400, 404, 408, 413, 415, 422, 429, 503),
+    responses={
+        200: {"content": {"application/json": {"example": INFER_ANSWER}}},
+        **errors(400, 404, 408, 413, 415, 422, 429, 503),
+    },
     openapi_extra={"requestBody": _INFER_BODY},
 )
 @router.post("/models/{name}/versions/{version:int}/infer", include_in_schema=False)
