@@ -8,11 +8,11 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 
 from app.api.schemas import Absent
+from app.exported import Drawer
 from app.inference.predictor import Predictor
 from app.inference.store import ModelStore
 from app.metrics import Metrics
 from app.settings import Settings
-from app.store.tables import Drawer
 from app.store.wardrobe import Filter, Wardrobe
 
 

@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 from app.api.examples import ITEM
 from app.api.schemas import FailedImagePublic, PredictionPublic, Problem
 from app.artifact import Sha256
-from app.store.tables import Drawer
+from app.exported import Drawer
 
 
 class _Schema(BaseModel):

@@ -1,16 +1,13 @@
 """The tables. A change here needs a migration under `migrations/versions`; a test compares the two."""
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from app.artifact import DrawerGroup
-
 REVIEW = "review"
 NOT_A_GARMENT = "not_a_garment"
-Drawer = DrawerGroup | Literal["review", "not_a_garment"]
 
 
 class UtcDateTime(TypeDecorator[datetime]):

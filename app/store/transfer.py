@@ -10,17 +10,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import IO, Annotated, Any
+from typing import IO, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from app.artifact import Sha256
 from app.errors import ImportedItemError, ItemNotFoundError, NoRoomError, NotAnExportError, WardrobeError
+from app.exported import JSONL_NAME, ExportedCorrection, ExportedItem
 from app.images import sniff_format
-from app.store.tables import Correction, Drawer, Item
-from app.store.wardrobe import MAX_FILENAME_CHARACTERS, Filter, Wardrobe
+from app.store.tables import Correction, Item
+from app.store.wardrobe import Filter, Wardrobe
 
-JSONL_NAME, CSV_NAME = "items.jsonl", "items.csv"
+CSV_NAME = "items.csv"
 MAX_LINE_BYTES = 2**20  # chosen, not tuned: an item of a hundred classes and a hundred corrections has 40 KB
 MAX_WRONG_ITEMS = 1000  # chosen, not tuned: a kilobyte of archive can unpack to a million lines
 CSV_COLUMNS = (
@@ -37,35 +37,6 @@ CSV_COLUMNS = (
     "added_at",
     "changed_at",
 )
-
-
-# Any time but the first and the last day there are, which a time zone could push out of the calendar.
-Time = Annotated[AwareDatetime, Field(ge=datetime(1, 1, 2, tzinfo=UTC), lt=datetime(9999, 12, 31, tzinfo=UTC))]
-
-
-class _Exported(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class ExportedCorrection(_Exported):
-    id: str = Field(max_length=64)
-    label: str | None = Field(max_length=100)
-    drawer: Drawer
-    made_at: Time
-    taken_back_at: Time | None
-
-
-class ExportedItem(_Exported):
-    """A line of items.jsonl."""
-
-    id: Sha256
-    revision: int = Field(ge=1, lt=2**31)
-    filename: str | None = Field(max_length=MAX_FILENAME_CHARACTERS)
-    added_at: Time
-    changed_at: Time
-    prediction: dict[str, Any]
-    corrections: list[ExportedCorrection] = Field(max_length=1000)
-    picture: str = Field(description="Its file in the archive.")
 
 
 @dataclass(slots=True)

@@ -33,6 +33,7 @@ from app.errors import (
     UnknownLabelError,
     WardrobeError,
 )
+from app.exported import MAX_FILENAME_CHARACTERS
 from app.settings import Settings
 from app.store.database import Database, database_url
 from app.store.pictures import Pictures
@@ -40,7 +41,6 @@ from app.store.tables import Correction, Identity, Item
 
 SPARE_BYTES = 256 * 2**20  # of the disk, left to others; chosen, not tuned
 RETRY_OPENING_SECONDS = 2
-MAX_FILENAME_CHARACTERS = 255
 MAX_NAMED_IN_LOG = 20
 
 SortKey = Literal["added", "changed", "label", "filename", "probability"]

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from app.errors import NotAnExportError
+from app.exported import JSONL_NAME
 from app.settings import Settings
-from app.store.transfer import CSV_NAME, JSONL_NAME, MAX_WRONG_ITEMS, Imported, export_csv, export_zip, import_zip
+from app.store.transfer import CSV_NAME, MAX_WRONG_ITEMS, Imported, export_csv, export_zip, import_zip
 from app.store.wardrobe import Filter, NewItem, Wardrobe
 from tests.app.store.conftest import new_item
 
