@@ -35,6 +35,8 @@ from app.metrics import Metrics
 from app.settings import Settings
 from app.store.wardrobe import Wardrobe
 
+REFRESH_SECONDS = 2  # between looks for other versions: chosen, a look at three versions takes 1 ms
+
 logger = logging.getLogger(__name__)
 
 
@@ -56,10 +58,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # In the background: until it is done the service is alive, says 503 and why.
         loading = asyncio.create_task(_load(store))
         opening = asyncio.create_task(_open(wardrobe))
+        watching = asyncio.create_task(_watch(store, loading))
         if settings.workers > 1:  # the others answer meanwhile: take no request that would get a 503
             await asyncio.wait((loading,))
         yield {"metrics": metrics}  # app.api.protocol counts there what it refuses
         await loading
+        watching.cancel()
         await opening
         await asyncio.to_thread(wardrobe.close)
         await asyncio.to_thread(scheduler.close)
@@ -108,6 +112,17 @@ async def _load(store: ModelStore) -> None:
     except Exception:  # nobody awaits this before shutdown: say it now
         logger.exception("loading the models failed")
         raise
+
+
+async def _watch(store: ModelStore, loading: asyncio.Task[None]) -> None:
+    """Serve what is promoted, until cancelled."""
+    await asyncio.wait((loading,))
+    while True:
+        await asyncio.sleep(REFRESH_SECONDS)
+        try:
+            await asyncio.to_thread(store.refresh)
+        except Exception:  # what is served goes on
+            logger.exception("looking for other models failed")
 
 
 async def _open(wardrobe: Wardrobe) -> None:

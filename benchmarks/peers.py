@@ -31,7 +31,7 @@ class Wardrobe:
     """Both models and the plain way through them."""
 
     def __init__(self) -> None:
-        newest = {path: max(path.iterdir(), key=lambda it: int(it.name)) for path in MODELS.iterdir() if path.is_dir()}
+        newest = {path: max(path.glob("*/"), key=lambda it: int(it.name)) for path in MODELS.iterdir() if path.is_dir()}
         self.models = {path.name: load_artifact(folder) for path, folder in newest.items()}
 
     def prepare(self, content: bytes) -> tuple[str, np.ndarray]:

@@ -45,7 +45,7 @@ START_SECONDS, STOP_SECONDS = 120, 20
 EXTRA_SECONDS = 1.0
 WARM_UP_SECONDS = 1.0
 NEWEST = {
-    name: max((Path("models") / name).iterdir(), key=lambda it: int(it.name)) for name in ("fashion-mnist", "wardrobe")
+    name: max((Path("models") / name).glob("*/"), key=lambda it: int(it.name)) for name in ("fashion-mnist", "wardrobe")
 }
 
 

@@ -29,7 +29,7 @@ def models_dir() -> Path:
 @pytest.fixture(scope="session")
 def artifact(models_dir: Path) -> Artifact:
     """The newest shipped version of fashion-mnist."""
-    versions = (models_dir / "fashion-mnist").iterdir()
+    versions = (models_dir / "fashion-mnist").glob("*/")
     return load_artifact(max(versions, key=lambda folder: int(folder.name)))
 
 

@@ -62,6 +62,8 @@ def test_inference_does_not_know_what_is_kept(path: Path) -> None:
         ("errors", set()),
         ("images", {"app.errors"}),
         ("artifact", {"app.errors", "app.images"}),
+        ("served_version", {"app.errors"}),
+        ("exported", {"app.artifact"}),
         ("metrics", set()),
         ("settings", {"app.images"}),
         ("client", {"app.errors", "app.api.schemas"}),
@@ -82,7 +84,8 @@ def test_only_the_module_that_is_run_knows_the_command_line(path: Path) -> None:
 def test_training_shares_only_the_contract_with_the_service(path: Path) -> None:
     imported = within(imports(path), "app")
 
-    shared = within(imported, "app.artifact", "app.engines", "app.images", "app.errors")
+    contract = ("artifact", "engines", "images", "errors", "exported", "served_version")
+    shared = within(imported, *(f"app.{name}" for name in contract))
     assert imported - shared - {"app"} == set()
 
 

@@ -56,9 +56,7 @@ def list_models(settings: SettingsDependency, store: StoreDependency) -> ModelsR
     responses=problems.responses(404, 503) | problems.INVALID_PARAMETER,
 )
 def get_model(name: NameParameter, store: StoreDependency) -> ServedCard:
-    card = store.card(name)[1]
-    tuning = store.tuning(name)
-    assert tuning is not None  # else there was no served card
+    card, tuning = store.served(name)
     serving = Serving(
         engine=tuning.engine,
         max_batch_size=tuning.batch_size,

@@ -106,7 +106,7 @@ class PredictResponse(_Schema):
 
 
 class Serving(_Schema):
-    """How this service runs the model: measured when it started, on this machine."""
+    """How this service runs the model: measured when it was loaded, on this machine."""
 
     engine: str = Field(description="What runs the network.", examples=["onnxruntime"])
     max_batch_size: int = Field(description="Most images in a forward pass: more gain no time.", examples=[4])

@@ -46,15 +46,18 @@ class Classifier(Protocol):
     async def classify(self, contents: Sequence[bytes]) -> list[Found]: ...
 
 
-def newest_sha256(models_dir: Path) -> frozenset[str]:
+def wanted_sha256(models_dir: Path) -> frozenset[str]:
     """Digests of the models that `local_classifier` would most probably use, without loading them."""
     from app.artifact import read_card
+    from app.served_version import read_pointer
 
     found = set()
     for folder in models_dir.glob("[!.]*"):
         versions = [int(path.name) for path in folder.glob("*/") if path.name.isdecimal()]
         with suppress(WardrobeError):
-            found |= {read_card(folder / str(version)).sha256["model.pt"] for version in (max(versions, default=0),)}
+            pointer = read_pointer(folder)
+            version = pointer.version if pointer else max(versions, default=0)
+            found.add(read_card(folder / str(version)).sha256["model.pt"])
     return frozenset(found)
 
 

@@ -121,7 +121,7 @@ def sort(
     Stopped, however hard, and given again, it goes on where it was. Broken files are listed and stop nothing. No file
     is ever written over; `wardrobe undo` takes everything back.
     """
-    from app.cli.classify import newest_sha256
+    from app.cli.classify import wanted_sha256
     from app.cli.rules import read_rules
     from app.cli.sort import Drawn, how_to_go_on, sort_folder
 
@@ -136,7 +136,7 @@ def sort(
             csv=csv,
             drawn=drawn,
             open_classifier=partial(_classifier, server, api_key, model, models),
-            expected_sha256=frozenset() if server or model != "auto" else newest_sha256(_models_dir(models)),
+            expected_sha256=frozenset() if server or model != "auto" else wanted_sha256(_models_dir(models)),
             again=again,
         )
     except KeyboardInterrupt:

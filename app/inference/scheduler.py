@@ -141,8 +141,10 @@ class Scheduler:
             self._orders.popleft()
         for model, prepared in self._prepared.items():
             # Counted over all models: no picture waits while a stream of others for another one is decoded.
-            if prepared and (not self._orders or self._num_prepared - prepared[0].number + 1 >= model.batch_size):
+            if not self._orders or self._num_prepared - prepared[0].number + 1 >= model.batch_size:
                 batch = [prepared.popleft() for _ in range(min(model.batch_size, len(prepared)))]
+                if not prepared:
+                    del self._prepared[model]  # another version may have taken its place: nothing holds it then
                 return partial(self._run, model, batch)
         if not self._orders:
             return None

@@ -186,7 +186,10 @@ async def test_the_newest_good_version_is_served(
 async def test_what_is_damaged_on_disk_while_it_serves_changes_no_answer(
     settings: Settings, artifact: Artifact, pictures: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """A disk that goes bad, in place: weights and card are in memory. The report is not, and its route says so."""
+    """A disk that goes bad, in place: weights and card are in memory. The report is not, and its route says so.
+
+    What is damaged is told beside the models.
+    """
     folder = install(artifact, tmp_path)
     paths = ["/models", "/models/fashion-mnist", "/models/fashion-mnist/versions/1"]
     async with running(serving_from(tmp_path, settings)) as client:
@@ -196,10 +199,13 @@ async def test_what_is_damaged_on_disk_while_it_serves_changes_no_answer(
             (folder / name).write_bytes(b"damaged")
         (folder / "report.html").unlink()
         (folder / "report.html").mkdir()
+        await wait_for(client, "/models", "does not fit the schema")
         after = [(await client.get(path)).json() for path in paths]
         report = await client.get("/models/fashion-mnist/report")
         answer = await client.post("/predict", content=pictures["Bag"])
 
+    assert [it["folder"] for it in after[0].pop("refused")] == ["fashion-mnist/1"]
+    assert before[0].pop("refused") == []
     assert after == before
     assert answer.json()["predictions"][0]["label"] == "Bag"
     assert "no report that can be read" in problem_of(report, 404, "not-found")["detail"]
@@ -252,6 +258,8 @@ async def test_while_loading_it_is_alive_and_says_503(
             await client.post("/predict", content=pictures["Bag"]),
         ]
         (folder / "card.json").write_bytes(card)
+        (folder / "card.json").unlink()
+        (folder / "card.json").write_bytes(card)  # a file again: the service goes on looking
         await wait_for(client, "/health/ready")
 
     assert alive.status_code == 200

@@ -18,7 +18,7 @@ SIZES = [(28, 28), (1, 1), (2, 3), (9, 90), (90, 1), (27, 28), (29, 31), (73, 51
 @pytest.fixture(scope="session", params=["fashion-mnist", "wardrobe"])
 def both(request: pytest.FixtureRequest, models_dir: Path) -> tuple[Artifact, Artifact]:
     """The newest version of a shipped model, run by TorchScript and by ONNX Runtime."""
-    folder = max((models_dir / request.param).iterdir(), key=lambda path: int(path.name))
+    folder = max((models_dir / request.param).glob("*/"), key=lambda path: int(path.name))
     return load_artifact(folder), load_verified(folder, read_card(folder), engine="onnxruntime")
 
 
