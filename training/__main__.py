@@ -1,4 +1,4 @@
-"""Train the models. fit, export and evaluate are of Fashion-MNIST; photos is of real photos."""
+"""Train the models. fit, export and evaluate are of Fashion-MNIST; photos is of real photos; the others of both."""
 
 import sys
 from pathlib import Path
@@ -18,10 +18,12 @@ from training.options import (
     option,
     parse_counts,
     print_metrics,
+    print_served,
     read_version,
     stoppable,
 )
 from training.photos.cli import cli as photos_cli
+from training.promote import promote, rollback
 
 DEFAULTS = FitConfig()
 DATA, AUGMENTATION, NETWORK, OPTIMISATION = "Data", "Augmentation", "Network", "Optimisation"
@@ -120,6 +122,7 @@ def export_command(
     artifact = export(result, splits, models_folder=models, name=name)
     print_metrics("validation", artifact.card.metrics["validation"])
     print(f"Wrote {artifact.folder}. Next: {follow_up('evaluate', artifact.folder)}")
+    print_served(artifact.folder)
 
 
 @cli.command("evaluate")
@@ -141,6 +144,29 @@ def evaluate_command(
     else:
         print(f"The card differs: it says {outcome.recorded.accuracy:.2%}.", file=sys.stderr)
         raise typer.Exit(1)
+
+
+@cli.command("promote")
+def promote_command(
+    folder: Annotated[Path, typer.Argument(help="The version to serve, for instance models/wardrobe/3.")],
+    anyway: Annotated[bool, option("Also if it was found worse, or not compared.", None, "--anyway")] = False,
+) -> None:
+    """Let services take this version from now on, running ones too, after checking it as they do."""
+    card = read_version(folder)
+    if promote(folder, anyway=anyway):
+        print(f"{card.name}/{card.version} is served from now on; running services take it within seconds.")
+        print(f"Back: {follow_up('rollback', folder.parent)}")
+    else:
+        print(f"{card.name}/{card.version} is what is served already.")
+
+
+@cli.command("rollback")
+def rollback_command(
+    folder: Annotated[Path, typer.Argument(help="A model, for instance models/wardrobe.")],
+) -> None:
+    """Let services take the version again that they took before the last promotion."""
+    pointer = rollback(folder)
+    print(f"{folder.name}/{pointer.version} is served again; running services take it within seconds.")
 
 
 def load(data: Path | None, *, num_validation: int, seed: int) -> Splits:

@@ -45,6 +45,7 @@ from training.data import CLASS_NAMES, DRAWER_GROUPS, Dataset, Splits
 from training.evaluate import fit_temperature, measure, measure_robustness, predict_dataset, to_png
 from training.fit import FitResult, predict
 from training.preprocess import SIZE_PIXELS, ExportedClassifier
+from training.promote import pin
 from training.report import write_report
 
 # float32 with folded BatchNorm against float32 without: 1e-5 is usual, a wrong layer gives 0.1 and more.
@@ -112,7 +113,9 @@ def export(
 
 @contextmanager
 def staged(models_folder: Path, name: str, version: int | None = None) -> Iterator[Path]:
-    """A folder `<name>/<version>` to build the given or next version in; moved in place if it would be served.
+    """A folder `<name>/<version>` to build the given or next version in; moved in place if it is fit to serve.
+
+    What is served does not change by it, unless it is the model's first version.
 
     Raises:
         FileExistsError: that version is there already.
@@ -129,6 +132,7 @@ def staged(models_folder: Path, name: str, version: int | None = None) -> Iterat
         yield folder
         load_artifact(folder)  # what will be served: digests, schema and golden predictions of the final card
         destination.parent.mkdir(exist_ok=True)
+        pin(destination.parent)
         shutil.move(folder, destination)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from app.artifact import CARD_NAME, Card, Metrics, read_card
+from app.served_version import read_pointer
 from training.config import ConfigError
 from training.fit import CHECKPOINT_NAME
 
@@ -49,6 +50,15 @@ def read_version(folder: Path) -> Card:
             f"{folder} is no exported version. There {f'are: {found}' if found else 'is none beside it'}."
         )
     return read_card(folder)
+
+
+def print_served(folder: Path) -> None:
+    """After a version was exported: whether a service takes it, and the command that lets it."""
+    pointer = read_pointer(folder.parent)
+    if pointer and str(pointer.version) != folder.name:
+        print(
+            f"Services go on with version {pointer.version}. To let them take this one: {follow_up('promote', folder)}"
+        )
 
 
 def command_line() -> str:

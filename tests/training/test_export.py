@@ -16,6 +16,7 @@ import torch
 from app.artifact import Artifact
 from app.engines import load_artifact
 from app.images import decode
+from app.served_version import ServedVersion, read_pointer
 from app.settings import Settings
 from tests.app.service import parts, running, wait_for
 from training.data import CLASS_NAMES, Dataset, Splits
@@ -141,7 +142,7 @@ def test_torchscript_needs_torch_alone(exported: Artifact, sample: Splits, tmp_p
 def test_exporting_again_makes_the_next_version(
     models: Path, tiny_result: FitResult, sample: Splits, snapshot: Callable[[Path], dict[str, bytes]]
 ) -> None:
-    """Version 1 is left as it is, and nothing temporary stays behind."""
+    """Version 1 is left as it is and stays the one that is served; nothing temporary stays behind."""
     before = snapshot(models)
 
     artifact = export(tiny_result, _fewer(sample), models_folder=models)
@@ -149,7 +150,12 @@ def test_exporting_again_makes_the_next_version(
     after = snapshot(models)
     assert artifact.card.version == 2
     assert before.items() <= after.items()
-    assert {Path(name).parent.as_posix() for name in after} == {"fashion-mnist/1", "fashion-mnist/2"}
+    assert {Path(name).parent.as_posix() for name in after} == {
+        "fashion-mnist",
+        "fashion-mnist/1",
+        "fashion-mnist/2",
+    }
+    assert read_pointer(models / "fashion-mnist") == ServedVersion(version=1)
 
 
 def _fewer(sample: Splits) -> Splits:

@@ -30,6 +30,7 @@ from training.options import (
     option,
     parse_counts,
     print_metrics,
+    print_served,
     read_version,
     stoppable,
 )
@@ -168,6 +169,7 @@ def train_command(
         print_robustness(artifact.card.robustness)
     print_decisions(artifact.card.metrics["validation"], config)
     print(f"Wrote {artifact.folder}. Next: {follow_up('photos', 'evaluate', artifact.folder, *sources)}")
+    print_served(artifact.folder)
 
 
 @cli.command("folds")
