@@ -2,9 +2,11 @@
 
     python -m training photos train FOLDER_OR_CSV ... --name NAME
     python -m training photos evaluate models/NAME/1 FOLDER_OR_CSV ...
+    python -m training photos train FOLDER_OR_CSV ... --name NAME --from-corrections EXPORT.zip
+    python -m training photos compare models/NAME/1 models/NAME/2 FOLDER_OR_CSV ...
 
 The first fine-tunes, calibrates on the validation photos and writes models/NAME/1; the second measures on the test
-part.
+part; the third goes on from the version that is served, with what people corrected; the fourth says which is better.
 
 wardrobe/3 (4,138 photos, efficientnet-lite0, 29 epochs, one run, 2026-11-25): 88.9 % of 451 test photos (85.3 to 93.2 %
 over senders), 79 minutes of training on two cores beside other work. What else was tried: LOG.md.
@@ -14,15 +16,19 @@ import csv
 import math
 import re
 import sys
+from collections.abc import Set
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
-from app.artifact import Metrics, RefusalMetrics, Robustness, Study
+from app.artifact import Artifact, Card, Metrics, Part, RefusalMetrics, Robustness, Study
+from app.engines import load_artifact
+from training.comparison import COMPARISON_NAME, Comparison, table
 from training.config import ConfigError
 from training.data import DatasetError
+from training.export import next_version
 from training.options import (
     command_line,
     follow_up,
@@ -34,7 +40,9 @@ from training.options import (
     read_version,
     stoppable,
 )
+from training.photos.compare import compare_corrections, compare_photos
 from training.photos.config import NUM_BLOCKS, PhotoConfig
+from training.photos.corrections import add_corrections, read_corrections
 from training.photos.dataset import Columns, PhotoDataset, is_table, load_photos, read_rows
 from training.photos.export import About, evaluate_photos_on_test, export_photos
 from training.photos.fit import fit_photos
@@ -49,6 +57,9 @@ from training.photos.folds import (
     write_lines,
 )
 from training.photos.labels import DEFAULT_LABELS, LabelMap, every_label_a_class, read_label_map
+from training.photos.network import load_exported
+from training.photos.splits import VALIDATION
+from training.promote import served_version
 
 DEFAULTS = PhotoConfig()
 COLUMNS = Columns()
@@ -58,6 +69,20 @@ CACHE_FOLDER = Path("data")
 # From 39 on, 95 % prediction sets may miss one validation photo; below 19 no class can be ruled out.
 ENOUGH_VALIDATION_PHOTOS = 40
 NAME_PATTERN = "[a-z0-9][a-z0-9-]*"  # the card's; a bad name is refused before hours of training
+# Of a run that goes on from a version with corrections: short and gentle, for that knows nearly everything already.
+# Chosen, not tuned.
+CORRECTION_EPOCHS, CORRECTION_LEARNING_RATE, CORRECTION_FROZEN_SHARE, CORRECTION_EMA_DECAY = 3, 2e-4, 0.6, 0.98
+# What the version that a run goes on from says.
+FIXED_BY_VERSION = (
+    "labels",
+    "image_column",
+    "label_column",
+    "group_column",
+    "part_column",
+    "slice_column",
+    "backbone",
+    "seed",
+)
 LIMITS = (
     "Knows the classes listed here and no others: a garment of another class is called no garment or gets the label of "
     "another one.",
@@ -103,16 +128,31 @@ FrozenBlocksOption = Annotated[int, option("Blocks, of 16 or 21, left as ImageNe
 SeedOption = Annotated[int, option("Of split, initialisation, shuffling and augmentation.", OPTIMISATION)]
 
 
+CorrectionsOption = Annotated[
+    Path | None,
+    option(
+        "Export of a wardrobe (GET /items/export.zip), packed or unpacked: go on from the version that is served, with "
+        "the pictures that people corrected, and with the data that it was trained on.",
+        DATA,
+    ),
+]
+
+
 @cli.command("train")
 def train_command(
+    context: typer.Context,
     sources: SourcesArgument,
     name: Annotated[str, option("Name of the model: lower-case letters, digits, hyphens.", OUTPUT)] = "wardrobe",
     models: Annotated[Path, option("Folder that the service reads.", OUTPUT)] = Path("models"),
-    run: Annotated[Path | None, option("Folder of the run. Default: runs/<name>.", OUTPUT)] = None,
+    run: Annotated[
+        Path | None,
+        option("Folder of the run. Default: runs/<name>, or runs/<name>-<version> from corrections.", OUTPUT),
+    ] = None,
     resume: Annotated[bool, option("Go on from the run's checkpoint.", OUTPUT, "--resume")] = False,
     gallery: Annotated[bool, option("Show misclassified photos in the report.", OUTPUT, "--gallery")] = False,
     data_name: Annotated[str, option("What the card calls the data.", OUTPUT)] = "photos of clothes",
     data_license: Annotated[str, option("The data's licence, for the card.", OUTPUT)] = "not stated",
+    from_corrections: CorrectionsOption = None,
     labels: LabelsOption = None,
     exclude: ExcludeOption = None,
     image_column: ImageColumnOption = COLUMNS.image,
@@ -131,7 +171,9 @@ def train_command(
     """Fine-tune on photos and write the next version of the model. Ctrl-C stops, --resume goes on."""
     if not re.fullmatch(NAME_PATTERN, name):
         raise ConfigError(f"--name {name!r} may hold lower-case letters, digits and hyphens.")
-    run = run or Path("runs") / name
+    given = {
+        name for name in context.params if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
     config = PhotoConfig(
         backbone=backbone,
         sizes=parse_counts("sizes", sizes),
@@ -141,13 +183,35 @@ def train_command(
         frozen_blocks=frozen_blocks,
         seed=seed,
     )
-    columns = Columns(image_column, label_column, group_column, part_column, slice_column)
     excluded = read_excluded(exclude)
-    dataset = load(sources, choose_label_map(sources, labels, columns), columns, config, exclude=excluded)
-    if labels is None:
-        print_other_drawer(dataset.label_map)
-    with stoppable(run):
-        result = fit_photos(dataset, config, run_folder=run, resume=resume, command=command_line())
+    if from_corrections is not None:
+        served = served_artifact(models / name)
+        config = correction_config(served.card, config, given=given)
+        num_outputs = len(recipe_of(served.card)[1].outputs)
+        network = load_exported(served.folder, num_outputs=num_outputs, backbone=config.backbone)
+        dataset = load_again(served.folder, served.card, sources, exclude=excluded)
+        dataset = with_corrections(dataset, from_corrections, served.card)
+        run = run or Path("runs") / f"{name}-{next_version(models / name)}"
+        with stoppable(run):
+            result = fit_photos(
+                dataset,
+                config,
+                run_folder=run,
+                resume=resume,
+                command=command_line(),
+                start=network,
+                started_from=f"{name}/{served.card.version}, SHA-256 of model.pt {served.digest}",
+            )
+        data_name = data_name if "data_name" in given else served.card.data.name
+        data_license = data_license if "data_license" in given else served.card.data.license
+    else:
+        columns = Columns(image_column, label_column, group_column, part_column, slice_column)
+        dataset = load(sources, choose_label_map(sources, labels, columns), columns, config, exclude=excluded)
+        if labels is None:
+            print_other_drawer(dataset.label_map)
+        run = run or Path("runs") / name
+        with stoppable(run):
+            result = fit_photos(dataset, config, run_folder=run, resume=resume, command=command_line())
     print("Exporting, checking parity, calibrating and measuring on the validation photos ...")
     artifact = export_photos(
         result,
@@ -168,7 +232,12 @@ def train_command(
     if artifact.card.robustness is not None:
         print_robustness(artifact.card.robustness)
     print_decisions(artifact.card.metrics["validation"], config)
-    print(f"Wrote {artifact.folder}. Next: {follow_up('photos', 'evaluate', artifact.folder, *sources)}")
+    if from_corrections is None:
+        next_command = follow_up("photos", "evaluate", artifact.folder, *sources)
+    else:
+        corrections = ("--corrections", from_corrections)
+        next_command = follow_up("photos", "compare", served.folder, artifact.folder, *sources, *corrections)
+    print(f"Wrote {artifact.folder}. Next: {next_command}")
     print_served(artifact.folder)
 
 
@@ -226,19 +295,7 @@ def evaluate_command(
 
     Labels, columns and split are those of the card. Called again it measures again, compares, and changes nothing.
     """
-    card = read_version(folder)
-    values = dict(card.training.config)
-    if "label_map" not in values:
-        raise ConfigError(f"{folder} was not trained on photos.")
-    label_map, columns = LabelMap.from_dict(values.pop("label_map")), Columns(**values.pop("columns"))
-    del values["num_excluded"]
-    other_data = f"{', '.join(map(str, sources))} is not the data that {folder} was trained and split on"
-    try:
-        dataset = load(sources, label_map, columns, PhotoConfig.from_dict(values))
-    except DatasetError as error:
-        raise ConfigError(f"{other_data}: {error}") from error
-    if dataset.sha256 not in card.data.sha256.values():
-        raise ConfigError(f"{other_data}: pictures, labels or parts differ. To use what has changed, train again.")
+    dataset = load_again(folder, read_version(folder), sources)
     try:
         studies = [Study.model_validate_json(path.read_bytes()) for path in study or []]
     except (OSError, ValidationError) as error:
@@ -256,6 +313,124 @@ def evaluate_command(
             file=sys.stderr,
         )
         raise typer.Exit(1)
+
+
+@cli.command("compare")
+def compare_command(
+    old: Annotated[Path, typer.Argument(help="A version, for instance models/wardrobe/2.")],
+    new: Annotated[Path, typer.Argument(help="Another version of the model, for instance models/wardrobe/3.")],
+    sources: SourcesArgument,
+    part: Annotated[Part, option("Photos that neither was trained on.", DATA)] = VALIDATION,
+    corrections: Annotated[Path | None, option("Export whose held-out corrections are asked for apart.", DATA)] = None,
+) -> None:
+    """Say whether the new version is better, worse or not told apart, by a paired test on the same photos.
+
+    The outcome is kept beside the new version, and promote goes by it. Exit status 1 if it is worse.
+    """
+    dataset = load_again(old, read_version(old), sources)
+    if dataset.sha256 not in read_version(new).data.sha256.values():
+        print(f"warning: {new} was trained on other data, perhaps on photos that it is asked about here.")
+    artifacts = load_artifact(old), load_artifact(new)
+    comparison = compare_photos(*artifacts, dataset, part=part)
+    print(table([comparison.overall, *comparison.apart]))
+    print("p: exact McNemar test; that of the rows below the first is made larger for their number (Holm).")
+    if corrections is not None:
+        with read_corrections(corrections, artifacts[0].card, dataset.label_map) as found:
+            held_out = found.without(dataset.digests).held_out
+            print(f"{len(held_out)} corrections were held out from training.")
+            if held_out:
+                print(table([compare_corrections(*artifacts, held_out, dataset.label_map)]))
+                print("They were corrected because the old version was wrong: they say what was learned, no more.")
+    (new / COMPARISON_NAME).write_text(comparison.model_dump_json(indent=1) + "\n")
+    print_verdict(comparison, new)
+    if comparison.verdict == "worse":
+        raise typer.Exit(1)
+
+
+def print_verdict(comparison: Comparison, new: Path) -> None:
+    worse = ", ".join(row.pictures for row in (comparison.overall, *comparison.apart) if row.verdict == "worse")
+    print(
+        {
+            "better": f"{comparison.new} is better than {comparison.old}, and in nothing worse.",
+            "worse": f"{comparison.new} is worse than {comparison.old}: {worse}. It will not be promoted.",
+            "not told apart": f"{comparison.new} and {comparison.old} are not told apart by these photos.",
+        }[comparison.verdict]
+    )
+    if comparison.verdict != "worse":
+        print(f"To let services take it: {follow_up('promote', new)}")
+
+
+def served_artifact(model_folder: Path) -> Artifact:
+    """The version to go on from.
+
+    Raises:
+        ConfigError: there is none, or it was not trained on photos.
+    """
+    version = served_version(model_folder)
+    if version is None:
+        raise ConfigError(f"{model_folder} has no version to correct. Train one without --from-corrections.")
+    artifact = load_artifact(model_folder / str(version))
+    recipe_of(artifact.card)
+    return artifact
+
+
+def recipe_of(card: Card) -> tuple[PhotoConfig, LabelMap, Columns]:
+    """What a photo model was trained with.
+
+    Raises:
+        ConfigError: it was not trained on photos.
+    """
+    values = dict(card.training.config)
+    if "label_map" not in values:
+        raise ConfigError(f"{card.name}/{card.version} was not trained on photos.")
+    label_map, columns = LabelMap.from_dict(values.pop("label_map")), Columns(**values.pop("columns"))
+    for name in ("num_excluded", "started_from"):
+        values.pop(name, None)
+    return PhotoConfig.from_dict(values), label_map, columns
+
+
+def correction_config(card: Card, asked: PhotoConfig, *, given: Set[str]) -> PhotoConfig:
+    """How to go on from a version: its own choices, gentler where none were `given` on the command line.
+
+    Raises:
+        ConfigError: an option was given that the version answers itself.
+    """
+    if fixed := sorted(given & set(FIXED_BY_VERSION)):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in fixed)
+        raise ConfigError(f"{options}: {card.name}/{card.version}, which --from-corrections goes on from, says that.")
+    config = recipe_of(card)[0]
+    gentle = {
+        "sizes": (config.size_pixels,),
+        "epochs": (CORRECTION_EPOCHS,),
+        "learning_rate": CORRECTION_LEARNING_RATE,
+        "frozen_blocks": round(CORRECTION_FROZEN_SHARE * NUM_BLOCKS[config.backbone]),
+    }
+    chosen = {name: getattr(asked, name) for name in ("batch_size", *gentle) if name in given}
+    return PhotoConfig.from_dict({**config.to_dict(), "ema_decay": CORRECTION_EMA_DECAY, **gentle, **chosen})
+
+
+def load_again(folder: Path, card: Card, sources: list[Path], *, exclude: frozenset[str] = frozenset()) -> PhotoDataset:
+    """The data that a version was trained on, split as it was then.
+
+    Raises:
+        ConfigError: it is other data, or the version was not trained on photos.
+    """
+    config, label_map, columns = recipe_of(card)
+    other_data = f"{', '.join(map(str, sources))} is not the data that {folder} was trained and split on"
+    try:
+        dataset = load(sources, label_map, columns, config, exclude=exclude)
+    except DatasetError as error:
+        raise ConfigError(f"{other_data}: {error}") from error
+    if dataset.sha256 not in card.data.sha256.values():
+        raise ConfigError(f"{other_data}: pictures, labels or parts differ. To use what has changed, train again.")
+    return dataset
+
+
+def with_corrections(dataset: PhotoDataset, export: Path, card: Card) -> PhotoDataset:
+    with read_corrections(export, card, dataset.label_map) as found:
+        corrections = found.without(dataset.digests)
+        print(corrections.summary())
+        return add_corrections(dataset, corrections)
 
 
 def choose_label_map(sources: list[Path], labels: Path | None, columns: Columns) -> LabelMap:

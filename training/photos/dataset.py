@@ -71,6 +71,7 @@ class Row:
     part: str = ""
     in_slice: bool = False
     source: int = 0  # which of several it came from
+    repeat: int = 1  # how often it is shown in an epoch, times what the label map says
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,9 @@ class PhotoDataset:
     source: str
     sha256: str  # over the digests of the files used, their labels and parts
     num_excluded: int  # training photos whose label is not trusted
+    digests: frozenset[str]  # SHA-256 of every file that was read
+    num_corrections: int = 0  # of the training photos, those that people corrected in their wardrobe
+    corrections_sha256: str = ""
 
     def summary(self) -> str:
         """A table of labels by part, and a count of each reason for leaving pictures out."""
@@ -313,6 +317,7 @@ def load_photos(
         source=", ".join(source.absolute().name for source in sources),
         sha256=hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
         num_excluded=int(excluded.sum()),
+        digests=frozenset(digests),
     )
 
 

@@ -68,6 +68,7 @@ from training.photos.labels import NOT_A_GARMENT, UNKNOWN
 from training.photos.network import ExplainedNetwork
 from training.photos.preprocess import PIXEL_MEAN, PIXEL_STD, ExportedPhotoClassifier
 from training.photos.splits import TEST, TRAIN, VALIDATION
+from training.promote import CORRECTIONS
 from training.report import write_report
 
 NUM_PARITY_IMAGES = 32
@@ -377,7 +378,8 @@ def _draft_card(result: PhotoFitResult, dataset: PhotoDataset, about: About, fol
             name=about.data_name,
             source=dataset.source,
             license=about.data_license,
-            sha256={"files, labels and parts": dataset.sha256},
+            sha256={"files, labels and parts": dataset.sha256}
+            | ({CORRECTIONS: dataset.corrections_sha256} if dataset.num_corrections else {}),
             num_train=len(dataset.photos.part(TRAIN)),
             num_validation=len(dataset.photos.part(VALIDATION)),
             num_test=len(dataset.photos.part(TEST)),
@@ -392,6 +394,7 @@ def _draft_card(result: PhotoFitResult, dataset: PhotoDataset, about: About, fol
                 "label_map": result.label_map.to_dict(),
                 "columns": asdict(dataset.columns),
                 "num_excluded": dataset.num_excluded,
+                **({"started_from": result.started_from} if result.started_from else {}),
             },
             seed=config.seed,
             seconds=sum(record.seconds for record in result.history),
@@ -417,4 +420,6 @@ def describe_split(dataset: PhotoDataset, *, seed: int) -> str:
             ". Pictures of unknown classes are the exception: all are in the test part, and may come from senders or "
             "sources that training pictures come from"
         )
+    if dataset.num_corrections:
+        rule += f". {dataset.num_corrections} corrections from a wardrobe are in the training part besides"
     return rule

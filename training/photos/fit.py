@@ -43,6 +43,7 @@ class PhotoFitResult:
     history: list[EpochRecord]
     device: str
     command: str
+    started_from: str = ""  # an exported version; empty: the ImageNet weights
 
 
 def fit_photos(
@@ -53,8 +54,12 @@ def fit_photos(
     resume: bool = False,
     device: str | None = None,
     command: str = "",
+    start: PhotoNetwork | None = None,
+    started_from: str = "",
 ) -> PhotoFitResult:
     """Train on the training part, watch the validation part, and return the averaged weights of the last epoch.
+
+    `start` is a network to go on from instead of the ImageNet weights, and `started_from` its name.
 
     Raises:
         DatasetError: nothing to train on, or nothing to validate with.
@@ -70,10 +75,10 @@ def fit_photos(
                 f"The {part} part has {len(photos)} photos with a class. It takes more photos, or smaller groups."
             )
     torch.manual_seed(config.seed)
-    network = PhotoNetwork(len(dataset.label_map.outputs), backbone=config.backbone).to(device)
+    network = (start or PhotoNetwork(len(dataset.label_map.outputs), backbone=config.backbone)).to(device)
     averaged = AveragedModel(network, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True)
     optimizer = build_optimizer(network, config)
-    repeats = torch.tensor([dataset.label_map.repeat.get(row.label, 1) for row in train.rows])
+    repeats = torch.tensor([row.repeat * dataset.label_map.repeat.get(row.label, 1) for row in train.rows])
     steps_per_epoch = num_steps(train.targets, repeats, config)
     scheduler = build_scheduler(optimizer, config, steps_per_epoch=steps_per_epoch)
     history: list[EpochRecord] = []
@@ -91,6 +96,7 @@ def fit_photos(
             **config.to_dict(),
             "label_map": dataset.label_map.to_dict(),
             "num_excluded": dataset.num_excluded,
+            **({"started_from": started_from, "corrections": dataset.corrections_sha256} if start else {}),
         },
         "sha256": dataset.sha256,
         "num_train": len(train),
@@ -173,6 +179,8 @@ def load_photo_run(run_folder: Path) -> PhotoFitResult:
     values = dict(checkpoint["identity"]["config"])
     label_map = LabelMap.from_dict(values.pop("label_map"))
     del values["num_excluded"]
+    started_from = values.pop("started_from", "")
+    values.pop("corrections", None)
     config = PhotoConfig.from_dict(values)
     averaged = AveragedModel(PhotoNetwork(len(label_map.outputs), backbone=config.backbone, pretrained=False))
     averaged.load_state_dict(checkpoint["averaged"])
@@ -182,6 +190,7 @@ def load_photo_run(run_folder: Path) -> PhotoFitResult:
         config=config,
         label_map=label_map,
         history=history,
+        started_from=started_from,
         **checkpoint["about"],
     )
 

@@ -1,20 +1,30 @@
 """Drawn garments, on disk as a user has photos: a CSV with senders, class folders, and pictures of no garment."""
 
+import contextlib
 import csv
-from collections.abc import Callable
+import re
+import shlex
+import sys
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from typer.testing import CliRunner
 
-from app.artifact import Metrics
+from app.artifact import EpochRecord, Metrics
+from training.__main__ import cli
+from training.photos import fit as fit_module
 from training.photos.config import PhotoConfig
 from training.photos.dataset import Columns, PhotoDataset, load_photos
 from training.photos.evaluate import Predictions, measure_photos
 from training.photos.labels import LabelMap
+from training.progress import FitProgress
 
+TINY = ["--sizes", "32", "--epochs", "2", "--batch-size", "16"]
 SHARES = {"train": 0.75, "validation": 0.12, "test": 0.13}
 COLOURS = {"T-Shirt": "firebrick", "Pants": "navy", "Hat": "seagreen"}
 OUTLINES = {
@@ -162,3 +172,56 @@ def metrics() -> Metrics:
         garment_score=None,
         slices={},
     )
+
+
+class StoppedAfterOneEpoch(FitProgress):
+    """Ctrl-C as soon as the first epoch's checkpoint is written."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        super().epoch(record)
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def command_line(folder: Path) -> Generator[Callable[..., tuple[int, str]], None, None]:
+    """`python -m training photos ...` in that folder, in this process: exit status and output."""
+
+    def invoke(*words: str) -> tuple[int, str]:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.chdir(folder)
+            monkeypatch.setattr(sys, "argv", ["training", "photos", *words])
+            result = CliRunner().invoke(cli, ["photos", *words])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.output
+
+    yield invoke
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the commands said, and what is left in their folder."""
+
+    folder: Path
+    interrupted: tuple[int, str]
+    output: str
+
+    @property
+    def artifact_folder(self) -> Path:
+        return self.folder / "models" / "wardrobe" / "1"
+
+
+@pytest.fixture(scope="session")
+def trained(garments_folder: Path, negatives_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Interrupted after the first epoch, resumed with the command that was printed, exported. Look, do not write."""
+    folder = tmp_path_factory.mktemp("trained")
+    labels = ["--labels", str(garments_folder / "labels.toml")]
+    with command_line(folder) as invoke:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(fit_module, "FitProgress", StoppedAfterOneEpoch)
+            interrupted = invoke("train", str(garments_folder), str(negatives_folder), *labels, *TINY)
+        hint = re.search(r"go on with: \S+ -m training photos (.*)", interrupted[1])
+        assert hint, interrupted[1]
+        status, output = invoke(*shlex.split(hint[1]))
+    assert status == 0, output
+    return Trained(folder, interrupted, output)

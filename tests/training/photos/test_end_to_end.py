@@ -1,23 +1,19 @@
 """Train on drawn photos from the command line, export, evaluate, serve."""
 
-import contextlib
 import io
 import itertools
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from app.artifact import Artifact, PredictionSetRule, Scores, Thresholds, read_card
 from app.engines import EngineName, load_artifact, load_verified
@@ -25,63 +21,15 @@ from app.images import decode
 from app.settings import Settings
 from tests.app.service import parts, running, wait_for
 from tests.process import REPOSITORY, serving
-from tests.training.photos.conftest import draw_garment, draw_noise
+from tests.training.photos.conftest import TINY, Trained, command_line, draw_garment, draw_noise
 from tests.training.photos.test_cli import table
-from tests.training.photos.test_fit import StoppedAfterOneEpoch
-from training.__main__ import cli, main
+from training.__main__ import main
 from training.export import write_card
 from training.fit import load_checkpoint
-from training.photos import fit as fit_module
 from training.photos.labels import LabelMap
 from training.photos.network import load_exported
 
 FASHION_MNIST = REPOSITORY / "models" / "fashion-mnist"
-TINY = ["--sizes", "32", "--epochs", "2", "--batch-size", "16"]
-
-
-@contextlib.contextmanager
-def command_line(folder: Path) -> Generator[Callable[..., tuple[int, str]], None, None]:
-    """`python -m training photos ...` in that folder, in this process: exit status and output."""
-
-    def invoke(*words: str) -> tuple[int, str]:
-        with pytest.MonkeyPatch.context() as monkeypatch:
-            monkeypatch.chdir(folder)
-            monkeypatch.setattr(sys, "argv", ["training", "photos", *words])
-            result = CliRunner().invoke(cli, ["photos", *words])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.output
-
-    yield invoke
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What the commands said, and what is left in their folder."""
-
-    folder: Path
-    interrupted: tuple[int, str]
-    output: str
-
-    @property
-    def artifact_folder(self) -> Path:
-        return self.folder / "models" / "wardrobe" / "1"
-
-
-@pytest.fixture(scope="session")
-def trained(garments_folder: Path, negatives_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Interrupted after the first epoch, resumed with the command that was printed, exported. Look, do not write."""
-    folder = tmp_path_factory.mktemp("trained")
-    labels = ["--labels", str(garments_folder / "labels.toml")]
-    with command_line(folder) as invoke:
-        with pytest.MonkeyPatch.context() as monkeypatch:
-            monkeypatch.setattr(fit_module, "FitProgress", StoppedAfterOneEpoch)
-            interrupted = invoke("train", str(garments_folder), str(negatives_folder), *labels, *TINY)
-        hint = re.search(r"go on with: \S+ -m training photos (.*)", interrupted[1])
-        assert hint, interrupted[1]
-        status, output = invoke(*shlex.split(hint[1]))
-    assert status == 0, output
-    return Trained(folder, interrupted, output)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.artifact import EpochRecord
+from tests.training.photos.conftest import StoppedAfterOneEpoch
 from training.data import DatasetError
 from training.fit import ResumeError
 from training.photos import fit as fit_module
@@ -27,17 +27,8 @@ from training.photos.fit import (
 )
 from training.photos.labels import NOT_A_GARMENT, UNKNOWN, UNLABELLED
 from training.photos.network import PhotoNetwork
-from training.progress import FitProgress
 
 BACKBONE = "efficientnet-lite0"  # the smallest
-
-
-class StoppedAfterOneEpoch(FitProgress):
-    """Ctrl-C as soon as the first epoch's checkpoint is written."""
-
-    def epoch(self, record: EpochRecord) -> None:
-        super().epoch(record)
-        raise KeyboardInterrupt
 
 
 def generator(seed: int = 0) -> torch.Generator:
