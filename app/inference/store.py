@@ -157,6 +157,11 @@ class ModelStore:
         serving = self._state.serving.get(name)
         return serving.model.artifact.card.version if serving else None
 
+    def tuning(self, name: str) -> Tuning | None:
+        """How the served version is run; None if there is none."""
+        serving = self._state.serving.get(name)
+        return serving.tuning if serving else None
+
     def served(self, name: str) -> tuple[Card, Tuning]:
         """The card of the served version, and how it is run.
 
