@@ -27,6 +27,7 @@ LOGITS_OUTPUT, GARMENT_OUTPUT, EVIDENCE_OUTPUT, EMBEDDING_OUTPUT = "logits", "ga
 
 
 DrawerGroup = Literal["tops", "bottoms", "dresses", "outerwear", "footwear", "headwear", "bags", "other"]
+Drawer = DrawerGroup | Literal["review", "not_a_garment"]  # where an item lies: the last two await or need no group
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -340,6 +341,13 @@ class Artifact:
             garment = (0.5 * (1 + np.tanh(garment_logits / 2))).tolist()  # the logistic function, without overflow
         rows = embeddings if embeddings is not None else [None] * len(batch)
         return [Scores(*scores) for scores in zip(probabilities, garment, rows, strict=True)]
+
+    def input_picture(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) of any size -> uint8 (S, S, 3) or (S, S): what the network gets, to look at."""
+        rule = self.card.input
+        shown = 255 * (self.preprocess(pixels) * rule.std + rule.mean)  # (C, S, S)
+        picture: np.ndarray = shown.round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+        return picture[:, :, 0] if rule.channels == 1 else picture
 
     def evidence(self, pixels: np.ndarray) -> np.ndarray | None:
         """uint8 (H, W, 3) -> (K, h, w), see `Engine.evidence`: of the whole picture, squeezed to a square."""

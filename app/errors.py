@@ -17,6 +17,7 @@ WardrobeError
 │   ├── ModelControlOffError
 │   ├── ReportNotFoundError
 │   ├── NoHeatMapError
+│   ├── NoEmbeddingError
 │   ├── ItemNotFoundError
 │   ├── ItemChangedError
 │   ├── NothingToUndoError
@@ -145,6 +146,11 @@ class ReportNotFoundError(RequestError):
 class NoHeatMapError(RequestError):
     def __init__(self, model: str) -> None:
         super().__init__(f"The model version {model} has no heat map: it was exported without one.")
+
+
+class NoEmbeddingError(RequestError):
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The model version {model} cannot tell what is similar: it was exported without embedding.")
 
 
 class ItemNotFoundError(RequestError):

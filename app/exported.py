@@ -4,15 +4,14 @@ GET /items/export.zip writes it, POST /items/import and `python -m training phot
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from app.artifact import DrawerGroup, Sha256
+from app.artifact import Drawer, Sha256
 
 JSONL_NAME = "items.jsonl"
 MAX_FILENAME_CHARACTERS = 255
-Drawer = DrawerGroup | Literal["review", "not_a_garment"]
 # Any time but the first and the last day there are, which a time zone could push out of the calendar.
 Time = Annotated[AwareDatetime, Field(ge=datetime(1, 1, 2, tzinfo=UTC), lt=datetime(9999, 12, 31, tzinfo=UTC))]
 
@@ -39,6 +38,7 @@ class ExportedItem(_Exported):
     changed_at: Time
     prediction: dict[str, Any]
     corrections: list[ExportedCorrection] = Field(max_length=1000)
+    possible_duplicate_of: Sha256 | None = None  # archives of older versions have none
     picture: str = Field(description="Its file in the archive.")
 
     @property

@@ -20,12 +20,14 @@ from app.api import (
     page,
     predict,
     problems,
+    similar,
     torchserve,
     transfer,
 )
 from app.api.access import RequireKey
 from app.api.body import BoundBodies
 from app.api.middleware import ObserveRequests
+from app.embedder import Embedder
 from app.errors import StorageOffError, StorageUnavailableError
 from app.inference.predictor import Predictor
 from app.inference.scheduler import Scheduler
@@ -53,18 +55,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             num_workers=settings.num_threads or max(1, available_cpus() // settings.workers),
             max_image_pixels=settings.max_image_pixels,
         )
-        app.state.predictor = Predictor(settings, metrics, scheduler)
+        predictor = app.state.predictor = Predictor(settings, metrics, scheduler)
         wardrobe = app.state.wardrobe = Wardrobe(settings)
+        embedder = app.state.embedder = Embedder(settings, store, predictor, wardrobe)
         # In the background: until it is done the service is alive, says 503 and why.
         loading = asyncio.create_task(_load(store))
         opening = asyncio.create_task(_open(wardrobe))
         watching = asyncio.create_task(_watch(store, loading))
+        embedding = asyncio.create_task(embedder.run())
         if settings.workers > 1:  # the others answer meanwhile: take no request that would get a 503
             await asyncio.wait((loading,))
         yield {"metrics": metrics}  # app.api.protocol counts there what it refuses
         await loading
         watching.cancel()
         await opening
+        embedding.cancel()
+        await asyncio.wait((embedding,))
         await asyncio.to_thread(wardrobe.close)
         await asyncio.to_thread(scheduler.close)
         await asyncio.to_thread(send_last_traces)
@@ -85,7 +91,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(ObserveRequests, metrics=metrics)  # outermost: it sees what is turned away
     send_last_traces = _trace(app)
     problems.install(app)
-    for module in (predict, items, transfer, models, image_classification):
+    for module in (predict, items, transfer, similar, models, image_classification):
         app.include_router(module.router, responses=problems.responses(401) if settings.api_key_sha256 else None)
     app.include_router(open_inference.router, responses=open_inference.errors(401) if settings.api_key_sha256 else None)
     app.include_router(torchserve.router)

@@ -1,6 +1,7 @@
-"""A made-up model `wardrobe` with all three outputs, whose answers can be read off a picture's colour.
+"""A made-up model `wardrobe` with all four outputs, whose answers can be read off a picture's colour.
 
-Red is a dress, green a shirt, blue a longsleeve; the brighter, the surer. What is nearly black is no garment.
+Red is a dress, green a shirt, blue a longsleeve; the brighter, the surer. What is nearly black is no garment. Two
+pictures are as similar as the share of the three colours that have the same shade in both, of 256.
 """
 
 import base64
@@ -9,6 +10,7 @@ import warnings
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
@@ -40,9 +42,10 @@ class ColourReader(nn.Module):
         colour = image.float().mean(dim=(1, 2)) / 255  # (3,)
         return colour[:, None, None].expand(3, self.size_pixels, self.size_pixels)
 
-    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         colour = batch.mean(dim=(2, 3))  # (N, 3)
-        return 8 * colour, 20 * (colour.amax(dim=1) - 0.1), 8 * batch  # (N, 3), (N,), (N, 3, S, S)
+        shades = F.one_hot((255 * colour).round().long(), 256).flatten(1).float()  # (N, 768)
+        return 8 * colour, 20 * (colour.amax(dim=1) - 0.1), 8 * batch, shades  # (N, 3), (N,), (N, 3, S, S), (N, 768)
 
 
 def plain(red: int, green: int, blue: int, *, side_pixels: int = 28) -> bytes:

@@ -8,7 +8,8 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 
 from app.api.schemas import Absent
-from app.exported import Drawer
+from app.artifact import Drawer
+from app.embedder import Embedder
 from app.inference.predictor import Predictor
 from app.inference.store import ModelStore
 from app.metrics import Metrics
@@ -36,6 +37,11 @@ async def get_wardrobe(request: Request) -> Wardrobe:
     return wardrobe
 
 
+async def get_embedder(request: Request) -> Embedder:
+    embedder: Embedder = request.app.state.embedder
+    return embedder
+
+
 async def get_metrics(request: Request) -> Metrics:
     metrics: Metrics = request.app.state.metrics
     return metrics
@@ -45,6 +51,7 @@ SettingsDependency = Annotated[Settings, Depends(get_settings)]
 StoreDependency = Annotated[ModelStore, Depends(get_store)]
 PredictorDependency = Annotated[Predictor, Depends(get_predictor)]
 MetricsDependency = Annotated[Metrics, Depends(get_metrics)]
+EmbedderDependency = Annotated[Embedder, Depends(get_embedder)]
 WardrobeDependency = Annotated[Wardrobe, Depends(get_wardrobe)]
 
 
@@ -55,8 +62,12 @@ def chosen_items(
     q: Annotated[
         str, Query(max_length=200, description="Words that are all in file name, label or drawer, in any case.")
     ] = "",
+    possible_duplicate: Annotated[
+        bool | Absent, Query(description="Whether it looks much like another one, and nobody said what to do.")
+    ] = None,
 ) -> Filter:
-    return Filter(drawer, [text.replace("\x00", "") for text in label], corrected, q.replace("\x00", "").split())
+    labels, words = [text.replace("\x00", "") for text in label], q.replace("\x00", "").split()
+    return Filter(drawer, labels, corrected, words, possible_duplicate)
 
 
 FilterDependency = Annotated[Filter, Depends(chosen_items)]

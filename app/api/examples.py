@@ -56,10 +56,13 @@ ITEM: dict[str, Any] = {
             "taken_back_at": None,
         }
     ],
+    "possible_duplicate_of": None,
     "urls": {
         "picture": "/items/d1cb535c544652bb98b8d01d25300a6de6750821d6c60601be0f3633ad7cdf20/picture",
         "thumbnail": "/items/d1cb535c544652bb98b8d01d25300a6de6750821d6c60601be0f3633ad7cdf20/thumbnail",
+        "input": "/items/d1cb535c544652bb98b8d01d25300a6de6750821d6c60601be0f3633ad7cdf20/input",
         "explanation": "/items/d1cb535c544652bb98b8d01d25300a6de6750821d6c60601be0f3633ad7cdf20/explanation",
+        "similar": "/items/d1cb535c544652bb98b8d01d25300a6de6750821d6c60601be0f3633ad7cdf20/similar",
     },
 }
 

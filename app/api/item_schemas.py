@@ -6,8 +6,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 from app.api.examples import ITEM
 from app.api.schemas import FailedImagePublic, PredictionPublic, Problem
-from app.artifact import Sha256
-from app.exported import Drawer
+from app.artifact import Drawer, Sha256
 
 
 class _Schema(BaseModel):
@@ -34,7 +33,9 @@ class CorrectionPublic(_Schema):
 class ItemUrls(_Schema):
     picture: str = Field(description="The bytes as they were sent.")
     thumbnail: str = Field(description="JPEG, upright; `?size=` 160, 320 or 960.")
+    input: str = Field(description="PNG of what the network got, in the size that it gets.")
     explanation: str = Field(description="PNG to lay over it; `?label=` a class. 404 where the model has none.")
+    similar: str = Field(description="The items most like it. 404 where the model cannot tell.")
 
 
 class ItemPublic(_Schema):
@@ -58,7 +59,41 @@ class ItemPublic(_Schema):
     corrected: bool = Field(description="A correction stands.")
     prediction: KeptPrediction
     corrections: list[CorrectionPublic] = Field(description="Oldest first; the last one that stands counts.")
+    possible_duplicate_of: Sha256 | None = Field(
+        description="The item that looked much like this one when this one was added; null: none, or somebody said "
+        "that both are wanted."
+    )
     urls: ItemUrls
+
+
+class SimilarItem(_Schema):
+    similarity: float = Field(
+        ge=-1, le=1, description="Cosine of the angle between what the model makes of the two.", examples=[0.87]
+    )
+    item: ItemPublic
+
+
+class SimilarItems(_Schema):
+    """Nearest first."""
+
+    items: list[SimilarItem]
+    num_waiting: int = Field(
+        description="Items that were not compared: the model that is served now gets to look at them in the background."
+    )
+
+
+class SimilarPicture(_Schema):
+    filename: str | None = Field(description="As sent; null for a raw body.", examples=["boot.jpg"])
+    items: list[SimilarItem] = Field(description="Nearest first.")
+
+
+class SimilarResponse(_Schema):
+    """One entry for each image, in the order sent."""
+
+    pictures: list[SimilarPicture | FailedImagePublic]
+    num_waiting: int = Field(
+        description="Items that were not compared: the model that is served now gets to look at them in the background."
+    )
 
 
 class AddedItem(_Schema):

@@ -54,8 +54,10 @@ from app.errors import (
     WardrobeError,
 )
 from app.images import sniff_format
-from app.inference.predictor import Prediction
-from app.inference.store import AUTO
+from app.inference.explanation import Explained
+from app.inference.predictor import Prediction, Predictor
+from app.inference.store import AUTO, ModelStore
+from app.store.similar import Embedded
 from app.store.tables import Item
 from app.store.wardrobe import Added, Change, NewItem, SortKey, Wardrobe
 
@@ -136,6 +138,7 @@ async def add_items(
     await asyncio.to_thread(wardrobe.open)
     choose = store.chooser(model)
     predictor.require_room()  # else the body would be read, up to its limit, only to be refused
+    digest = store.card(settings.default_model)[1].sha256["model.pt"]
     uploads = await read_uploads(request, settings)
     ids = await asyncio.to_thread(_digests, uploads)
     present = await asyncio.to_thread(wardrobe.find, ids)
@@ -150,7 +153,7 @@ async def add_items(
         predictions = dict(zip(fresh, await while_connected(request, predicting), strict=True))
         tell_stages(request, predictions.values())
     new_items = [
-        NewItem(item_id, upload.filename, upload.content, _kept(upload, prediction))
+        NewItem(item_id, upload.filename, upload.content, _kept(upload, prediction), _embedded(prediction, digest))
         for item_id, upload in fresh.items()
         if isinstance(prediction := predictions[item_id], Prediction)
     ]
@@ -342,9 +345,9 @@ def get_thumbnail(
     operation_id="get_explanation",
     summary="Where the model sees a class in the picture",
     response_class=Response,
-    responses={200: {"content": {"image/png": {}}}, **problems.responses(404)},
+    responses={200: {"content": {"image/png": {}}}, **problems.responses(404, 429)},
 )
-def get_explanation(
+async def get_explanation(
     predictor: PredictorDependency,
     store: StoreDependency,
     wardrobe: WardrobeDependency,
@@ -352,10 +355,34 @@ def get_explanation(
     label: Annotated[str | Absent, Query(description="A class; by default the predicted one.", max_length=100)] = None,
 ) -> Response:
     """A PNG to lay over the picture, of the version that is served now of the model that classified it."""
-    choose = store.chooser(wardrobe.get(item_id).prediction["model"]["name"])
-    content = wardrobe.picture(item_id)
-    _, png = predictor.heat_map(content, choose=choose, label=label)
-    return Response(png, media_type="image/png", headers=PICTURE_HEADERS)
+    explained = await _explained(predictor, store, wardrobe, item_id, label)
+    if isinstance(explained.heat_map, WardrobeError):
+        raise explained.heat_map
+    return Response(explained.heat_map[1], media_type="image/png", headers=PICTURE_HEADERS)
+
+
+@router.get(
+    "/{item_id:sha256}/input",
+    operation_id="get_input",
+    summary="The picture as the network gets it",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}}, **problems.responses(404, 429)},
+)
+async def get_input(
+    predictor: PredictorDependency, store: StoreDependency, wardrobe: WardrobeDependency, item_id: IdParameter
+) -> Response:
+    """A small PNG, made by the version that is served now of the model that classified it."""
+    explained = await _explained(predictor, store, wardrobe, item_id, None)
+    return Response(explained.input_png, media_type="image/png", headers=PICTURE_HEADERS)
+
+
+async def _explained(
+    predictor: Predictor, store: ModelStore, wardrobe: Wardrobe, item_id: str, label: str | None
+) -> Explained:
+    item = await asyncio.to_thread(wardrobe.get, item_id)
+    choose = store.chooser(item.prediction["model"]["name"])
+    content = await asyncio.to_thread(wardrobe.picture, item_id)
+    return await predictor.explain(content, choose=choose, label=label)
 
 
 def public_item(item: Item) -> ItemPublic:
@@ -371,9 +398,8 @@ def public_item(item: Item) -> ItemPublic:
         corrected=item.corrected,
         prediction=KeptPrediction.model_validate(item.prediction),
         corrections=[CorrectionPublic.model_validate(it, from_attributes=True) for it in item.corrections],
-        urls=ItemUrls(
-            **{part: f"/items/{item.id}/{part}" for part in ("picture", "thumbnail", "explanation")},
-        ),
+        possible_duplicate_of=item.possible_duplicate_of,
+        urls=ItemUrls(**{part: f"/items/{item.id}/{part}" for part in ItemUrls.model_fields}),
     )
 
 
@@ -383,6 +409,13 @@ def _digests(uploads: Sequence[Upload]) -> list[str]:
 
 def _kept(upload: Upload, prediction: Prediction) -> dict[str, Any]:
     return public_prediction(upload, prediction).model_dump(mode="json", exclude={"filename", "explanation"})
+
+
+def _embedded(prediction: Prediction, digest: str) -> Embedded | None:
+    """Of the model that all items are compared by; what another one classified is embedded later."""
+    if prediction.embedding is None or prediction.artifact.digest != digest:
+        return None
+    return Embedded(digest, prediction.embedding)
 
 
 def _change(change: ItemChange) -> Change:

@@ -23,6 +23,7 @@ from app.api.schemas import (
     PredictResponse,
 )
 from app.errors import WardrobeError
+from app.inference.explanation import Explained
 from app.inference.predictor import Prediction, Predictor
 from app.inference.scheduler import ModelChooser
 from app.inference.store import AUTO
@@ -64,7 +65,9 @@ async def predict(
     predictor: PredictorDependency,
     model: Annotated[str, Query(description="Name of a model; `auto` chooses for each image.", max_length=64)] = AUTO,
     top_k: Annotated[int, Query(description="How many classes to name for each image.", ge=1, le=100)] = 3,
-    explain: Annotated[bool, Query(description="Add a heat map for each image; takes twice as long.")] = False,
+    explain: Annotated[
+        bool, Query(description="Add what the model saw in each image, and where; takes twice as long.")
+    ] = False,
     explain_label: Annotated[
         str | Absent, Query(description="The class to show in it; by default the label.", max_length=100)
     ] = None,
@@ -81,7 +84,7 @@ async def predict(
     predictor.require_room()  # else the body would be read, up to its limit, only to be refused
     uploads = await read_uploads(request, settings)
     contents = [upload.content for upload in uploads]
-    predicting = predictor.predict(contents, choose=choose, top_k=top_k, explain=explain, explain_label=explain_label)
+    predicting = predictor.predict(contents, choose=choose, top_k=top_k, explained=explain, explain_label=explain_label)
     outcomes = await while_connected(request, predicting)
     tell_stages(request, outcomes)
     failures = [outcome for outcome in outcomes if isinstance(outcome, WardrobeError)]
@@ -159,12 +162,25 @@ def _public(
     if isinstance(outcome, WardrobeError):
         return failed_image(request, upload, outcome)
     prediction = public_prediction(upload, outcome)
-    if isinstance(outcome.heat_map, WardrobeError):
-        prediction.explanation = Explanation(label=None, png_base64=None, reason=str(outcome.heat_map))
-    elif outcome.heat_map is not None:
-        label, png = outcome.heat_map
-        prediction.explanation = Explanation(label=label, png_base64=base64.b64encode(png).decode(), reason=None)
+    if outcome.explained is not None:
+        prediction.explanation = _explanation(outcome.explained)
     return prediction
+
+
+def _explanation(explained: Explained | WardrobeError) -> Explanation:
+    if isinstance(explained, WardrobeError):
+        return Explanation(label=None, png_base64=None, input_png_base64=None, reason=str(explained))
+    label, png, reason = None, None, None
+    if isinstance(explained.heat_map, WardrobeError):
+        reason = str(explained.heat_map)
+    else:
+        label, png = explained.heat_map
+    return Explanation(
+        label=label,
+        png_base64=None if png is None else base64.b64encode(png).decode(),
+        input_png_base64=base64.b64encode(explained.input_png).decode(),
+        reason=reason,
+    )
 
 
 def public_prediction(upload: Upload, prediction: Prediction) -> PredictionPublic:

@@ -39,6 +39,7 @@ TABLE: dict[type[errors.WardrobeError], tuple[int, str, str]] = {
     errors.ModelControlOffError: (403, "model-control-off", "Models cannot be loaded or unloaded"),
     errors.ReportNotFoundError: (404, "not-found", "Not found"),
     errors.NoHeatMapError: (404, "no-heat-map", "The model has no heat map"),
+    errors.NoEmbeddingError: (404, "no-embedding", "The model cannot tell what is similar"),
     errors.ItemNotFoundError: (404, "not-found", "Not found"),
     errors.ItemChangedError: (412, "changed-meanwhile", "The item was changed meanwhile"),
     errors.NothingToUndoError: (409, "nothing-to-undo", "There is nothing to undo"),

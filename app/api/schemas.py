@@ -40,13 +40,14 @@ class ImagePublic(_Schema):
 
 
 class Explanation(_Schema):
-    """Where the model sees a class."""
+    """What the model saw, and where it sees a class."""
 
     label: str | None = Field(description="The class that is shown.", examples=["shirt"])
     png_base64: str | None = Field(
         description="RGBA, with the evidence as opacity: to be laid over the picture, stretched to its size."
     )
-    reason: str | None = Field(description="Why there is none; else null.")
+    input_png_base64: str | None = Field(description="The picture as the network gets it, in the size that it gets.")
+    reason: str | None = Field(description="Why there is no heat map; else null.")
 
 
 class PredictionPublic(_Schema):

@@ -3,20 +3,23 @@
 import asyncio
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from app.artifact import Artifact, ClassInfo
 from app.errors import BusyError, ImageError, WardrobeError
 from app.images import DecodedImage
 from app.inference.decision import Verdict, decide, ranking
-from app.inference.heatmap import heat_map
+from app.inference.explanation import Explained, explain
 from app.inference.scheduler import Classified, Content, Failed, ModelChooser, Order, Scheduler
 from app.metrics import Metrics
 from app.settings import Settings
 
-MAX_HEAT_MAPS_AT_ONCE = 2  # a picture of 50 million pixels takes 200 MB while it is decoded
+MAX_EXPLANATIONS_AT_ONCE = 2  # a picture of 50 million pixels takes 200 MB while it is decoded
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +40,9 @@ class Candidate:
 class Prediction:
     """One classified image, without its pixels; `candidates` are sorted, most probable first.
 
-    `seconds` has the duration of each stage, one after the other from `submitted` on; `heat_map` the class shown and a
-    PNG, or why there is none, where one was asked for.
+    `embedding` float32 (D,) is None where the model gives none. `seconds` has the duration of each stage, one after the
+    other from `submitted` on; where it was asked for, `explained` says what the model made of the picture, or why that
+    cannot be said.
     """
 
     artifact: Artifact
@@ -46,9 +50,10 @@ class Prediction:
     candidates: Sequence[Candidate]
     verdict: Verdict
     garment_score: float | None
+    embedding: np.ndarray | None
     submitted: float
     seconds: Mapping[str, float]
-    heat_map: tuple[str, bytes] | WardrobeError | None = None
+    explained: Explained | WardrobeError | None = None
 
 
 class Predictor:
@@ -61,7 +66,9 @@ class Predictor:
         self._metrics = metrics
         self._scheduler = scheduler
         self._pending: set[Order] = set()  # touched on the event loop only
-        self._drawing = ThreadPoolExecutor(MAX_HEAT_MAPS_AT_ONCE, thread_name_prefix="heat-map")
+        self._idle = asyncio.Event()  # nothing is pending
+        self._idle.set()
+        self._explaining = ThreadPoolExecutor(MAX_EXPLANATIONS_AT_ONCE, thread_name_prefix="explain")
 
     async def predict(
         self,
@@ -69,16 +76,53 @@ class Predictor:
         *,
         choose: ModelChooser,
         top_k: int,
-        explain: bool = False,
+        explained: bool = False,
         explain_label: str | None = None,
     ) -> list[Prediction | WardrobeError]:
         """Classify image files, or what is prepared of them, in order. What is wrong with one stands in its place.
 
-        `explain` adds a heat map of `explain_label`, by default of each one's label; until the last is drawn the images
-        keep their place in the queue. Cancelled, it leaves undone what was not begun.
+        `explained` adds what the model made of each, looking for `explain_label`, by default its label; until the last
+        is done the images keep their place in the queue. Cancelled, it leaves undone what was not begun.
 
         Raises:
             BusyError: the queue has no room for all of them, they were not done in time, or one could not be begun.
+        """
+        async with self._classified(contents, choose) as outcomes:
+            answers = [self._answer(outcome, top_k) for outcome in outcomes]
+            if explained:
+                for index, (answer, content) in enumerate(zip(answers, contents, strict=True)):
+                    if isinstance(answer, Prediction) and isinstance(content, bytes):
+                        label = explain_label or answer.candidates[0].info.label
+                        answers[index] = replace(answer, explained=await self._explained(content, choose, label))
+        return answers
+
+    async def embed(self, content: bytes, *, choose: ModelChooser) -> tuple[Artifact, np.ndarray | None]:
+        """The model chosen and its embedding float32 (D,) of a picture, None where it gives none; counted nowhere.
+
+        Raises:
+            ImageError: the picture cannot be decoded.
+            InferenceError: the model failed on it.
+            BusyError: as `predict`.
+        """
+        async with self._classified([content], choose) as (outcome,):
+            if isinstance(outcome, Classified):
+                return outcome.artifact, outcome.scores.embedding
+            if isinstance(outcome.error, ImageError):
+                raise outcome.error
+            raise _inference_error(outcome.error)
+
+    async def wait_until_idle(self) -> None:
+        """Until nobody waits for an answer."""
+        await self._idle.wait()
+
+    @asynccontextmanager
+    async def _classified(
+        self, contents: Sequence[Content], choose: ModelChooser
+    ) -> AsyncGenerator[list[Classified | Failed], None]:
+        """What the networks say; until the block is left, within the time limit, the images keep their place.
+
+        Raises:
+            BusyError: as `predict`.
         """
         self.require_room(len(contents))
         loop = asyncio.get_running_loop()
@@ -89,6 +133,7 @@ class Predictor:
 
         order = Order(contents, choose, tell)
         self._pending.add(order)
+        self._idle.clear()
         self._metrics.queue_images.inc(len(contents))
         self._scheduler.submit(order)
         try:
@@ -97,41 +142,43 @@ class Predictor:
                 for outcome in order.outcomes.values():
                     if isinstance(outcome, Failed) and isinstance(outcome.error, BusyError):
                         raise outcome.error
-                answers = [self._answer(order.outcomes[index], top_k) for index in range(len(contents))]
-                if explain:
-                    for index, (answer, content) in enumerate(zip(answers, contents, strict=True)):
-                        if isinstance(answer, Prediction) and isinstance(content, bytes):
-                            label = explain_label or answer.candidates[0].info.label
-                            drawn = await self._drawn(content, choose, label)
-                            answers[index] = replace(answer, heat_map=drawn)
+                yield [order.outcomes[index] for index in range(len(contents))]
         except TimeoutError as error:
-            raise BusyError(
-                f"The answer was not ready within {self._timeout_seconds:g} s.", self._seconds_to_drain()
-            ) from error
+            raise self._too_slow() from error
         finally:
             order.dropped = True
             self._pending.remove(order)
+            if not self._pending:
+                self._idle.set()
             self._metrics.queue_images.dec(len(contents))
-        return answers
 
-    def heat_map(self, content: bytes, *, choose: ModelChooser, label: str | None) -> tuple[str, bytes]:
-        """As app.inference.heatmap.heat_map(). Blocking: call it from a worker thread."""
-        return self._draw(content, choose, label).result()
+    async def explain(self, content: bytes, *, choose: ModelChooser, label: str | None) -> Explained:
+        """As app.inference.explanation.explain(), in the time that a prediction may take.
 
-    def _draw(self, content: bytes, choose: ModelChooser, label: str | None) -> Future[tuple[str, bytes]]:
-        return self._drawing.submit(
-            heat_map,
+        Raises:
+            BusyError: it was not ready in time.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self._explain(content, choose, label)
+        except TimeoutError as error:
+            raise self._too_slow() from error
+
+    async def _explain(self, content: bytes, choose: ModelChooser, label: str | None) -> Explained:
+        explaining = self._explaining.submit(
+            explain,
             content,
             decoder=self._scheduler.decoder,
             choose=choose,
             label=label,
             max_pixels=self._max_image_pixels,
         )
+        return await asyncio.wrap_future(explaining)
 
-    async def _drawn(self, content: bytes, choose: ModelChooser, label: str) -> tuple[str, bytes] | WardrobeError:
-        """The heat map, or why there is none: the prediction stands without it."""
+    async def _explained(self, content: bytes, choose: ModelChooser, label: str) -> Explained | WardrobeError:
+        """Or why not: the prediction stands without it."""
         try:
-            return await asyncio.wrap_future(self._draw(content, choose, label))
+            return await self._explain(content, choose, label)
         except WardrobeError as error:
             return error
         except Exception as error:  # whatever a network raises
@@ -148,6 +195,9 @@ class Predictor:
             raise BusyError(
                 f"{num_pending} images are waiting and at most {self._max_queue_images} may.", self._seconds_to_drain()
             )
+
+    def _too_slow(self) -> BusyError:
+        return BusyError(f"The answer was not ready within {self._timeout_seconds:g} s.", self._seconds_to_drain())
 
     def _seconds_to_drain(self) -> int:
         num_left = sum(len(order.contents) - len(order.outcomes) for order in self._pending)
@@ -168,7 +218,14 @@ class Predictor:
         verdict = decide(scores, card)
         self._metrics.images.labels(card.name, candidates[0].info.label, verdict.decision).inc()
         return Prediction(
-            outcome.artifact, outcome.image, candidates, verdict, scores.garment, outcome.submitted, outcome.seconds
+            outcome.artifact,
+            outcome.image,
+            candidates,
+            verdict,
+            scores.garment,
+            scores.embedding,
+            outcome.submitted,
+            outcome.seconds,
         )
 
 

@@ -5,6 +5,7 @@ import io
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ THUMBNAIL_SIZES_PIXELS = (160, 320, 960)  # few, so that what is cached stays a 
 THUMBNAIL_QUALITY = 82  # chosen, not tuned
 MAX_THUMBNAILS_AT_ONCE = 2  # a picture of 50 million pixels takes 200 MB while it is decoded
 PART_PREFIX = ".part-"
+STRAY_DAYS = 30  # chosen: by then somebody has seen that an older database was put back
 
 
 class Pictures:
@@ -113,10 +115,15 @@ class Pictures:
     def sweep(self, known: set[str]) -> tuple[int, list[str]]:
         """Remove unfinished files, and thumbnails of no known digest; move pictures of none into `self.stray`.
 
-        Those are not removed: if the database is an older one, restored from a backup, they are newer than it.
-        Returns how many files were removed, and the names of those that were moved.
+        Those are not removed at once: if the database is an older one, restored from a backup, they are newer than it.
+        They are after STRAY_DAYS, since they may be what somebody wanted to be gone. Returns how many files were
+        removed, and the names of those that were moved.
         """
         num_removed, moved = 0, []
+        for path in self.stray.glob("*"):
+            if path.is_file() and path.stat().st_mtime < time.time() - 86_400 * STRAY_DAYS:
+                path.unlink(missing_ok=True)
+                num_removed += 1
         for path in self._files():
             if path.name[:64] in known or not path.is_file():  # a part's name is no digest
                 continue
@@ -125,6 +132,7 @@ class Pictures:
                 num_removed += 1
             else:
                 self.stray.mkdir(exist_ok=True)
+                os.utime(path)  # its days begin now
                 path.replace(self.stray / path.name)
                 moved.append(path.name)
         return num_removed, moved

@@ -61,6 +61,9 @@ class Item(Base):
     corrections: Mapped[list["Correction"]] = relationship(
         order_by="Correction.made_at", lazy="selectin", cascade="all, delete-orphan", passive_deletes=True
     )
+    possible_duplicate: Mapped["PossibleDuplicate | None"] = relationship(
+        foreign_keys="PossibleDuplicate.item_id", lazy="selectin", cascade="all, delete-orphan", passive_deletes=True
+    )
 
     __table_args__ = (Index("ix_items_added", "added_at", "id"),)
 
@@ -68,6 +71,11 @@ class Item(Base):
     def standing(self) -> list["Correction"]:
         """The corrections that were not taken back, oldest first; the last one counts."""
         return [correction for correction in self.corrections if correction.taken_back_at is None]
+
+    @property
+    def possible_duplicate_of(self) -> str | None:
+        """The item that may show the same garment, as long as nobody said what to do."""
+        return None if self.possible_duplicate is None else self.possible_duplicate.other_id
 
     def settle(self) -> None:
         """Let the last standing correction decide, or the model if there is none."""
@@ -99,3 +107,25 @@ class Correction(Base):
     drawer: Mapped[str]
     made_at: Mapped[datetime]
     taken_back_at: Mapped[datetime | None]
+
+
+class PossibleDuplicate(Base):
+    """An item that was added though another one looks much the same; gone when one of them is, or both are wanted."""
+
+    __tablename__ = "possible_duplicates"
+
+    item_id: Mapped[str] = mapped_column(ForeignKey("items.id", ondelete="CASCADE"), primary_key=True)
+    other_id: Mapped[str] = mapped_column(ForeignKey("items.id", ondelete="CASCADE"), index=True)
+
+
+class Embedding(Base):
+    """Where a model, named by its digest, sees an item; only vectors of one model can be compared.
+
+    In a table of its own, so that nobody reads its kilobytes with the item.
+    """
+
+    __tablename__ = "embeddings"
+
+    item_id: Mapped[str] = mapped_column(ForeignKey("items.id", ondelete="CASCADE"), primary_key=True)
+    model: Mapped[str] = mapped_column(index=True)
+    vector: Mapped[bytes]  # see app.store.similar; empty: it cannot be made, and nobody has to try again

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from app.errors import ImportedItemError, ItemNotFoundError, NoRoomError, NotAnExportError, WardrobeError
 from app.exported import JSONL_NAME, ExportedCorrection, ExportedItem
 from app.images import sniff_format
-from app.store.tables import Correction, Item
+from app.store.tables import Correction, Item, PossibleDuplicate
 from app.store.wardrobe import Filter, Wardrobe
 
 CSV_NAME = "items.csv"
@@ -165,6 +165,7 @@ def _line(item: Item, picture: str) -> bytes:
         changed_at=item.changed_at,
         prediction=item.prediction,
         corrections=[ExportedCorrection.model_validate(it, from_attributes=True) for it in item.corrections],
+        possible_duplicate_of=item.possible_duplicate_of,
         picture=picture,
     )
     return exported.model_dump_json().encode() + b"\n"
@@ -172,12 +173,14 @@ def _line(item: Item, picture: str) -> bytes:
 
 def _row(exported: ExportedItem, prediction: dict[str, Any], num_bytes: int) -> Item:
     corrections = sorted(exported.corrections, key=lambda correction: correction.made_at)
+    other_id = exported.possible_duplicate_of
     return Item(
-        **exported.model_dump(exclude={"corrections", "picture", "prediction"}),
+        **exported.model_dump(exclude={"corrections", "picture", "prediction", "possible_duplicate_of"}),
         prediction=prediction,
         num_bytes=num_bytes,
         probability=prediction["probability"],
         corrections=[Correction(**correction.model_dump()) for correction in corrections],
+        possible_duplicate=other_id and PossibleDuplicate(other_id=other_id),
     )
 
 

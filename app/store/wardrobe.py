@@ -12,12 +12,13 @@ import threading
 import time
 import uuid
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, Literal
 
+import numpy as np
 from sqlalchemy import ColumnElement, func, select, tuple_
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -37,11 +38,13 @@ from app.exported import MAX_FILENAME_CHARACTERS
 from app.settings import Settings
 from app.store.database import Database, database_url
 from app.store.pictures import Pictures
-from app.store.tables import Correction, Identity, Item
+from app.store.similar import Embedded, nearest, unpack
+from app.store.tables import Correction, Embedding, Identity, Item, PossibleDuplicate
 
 SPARE_BYTES = 256 * 2**20  # of the disk, left to others; chosen, not tuned
 RETRY_OPENING_SECONDS = 2
 MAX_NAMED_IN_LOG = 20
+DUPLICATE_SIMILARITY = 0.98  # measured: README, "Keep it"
 
 SortKey = Literal["added", "changed", "label", "filename", "probability"]
 
@@ -56,6 +59,7 @@ class NewItem:
     filename: str | None
     content: bytes
     prediction: dict[str, Any]
+    embedded: Embedded | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +81,16 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which items; `words` must all be in file name, label or drawer, in any case."""
+    """Which items; `words` must all be in file name, label or drawer, in any case.
+
+    `possible_duplicate`: those that look much like another one, or those that do not.
+    """
 
     drawers: Sequence[str] = ()
     labels: Sequence[str] = ()
     corrected: bool | None = None
     words: Sequence[str] = ()
+    possible_duplicate: bool | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
         found = [Item.search.contains(word.casefold(), autoescape=True) for word in self.words]
@@ -92,6 +100,9 @@ class Filter:
             found.append(Item.label.in_(self.labels))
         if self.corrected is not None:
             found.append(Item.corrected.is_(self.corrected))
+        if self.possible_duplicate is not None:
+            has_one = Item.possible_duplicate.has()
+            found.append(has_one if self.possible_duplicate else ~has_one)
         return found
 
 
@@ -143,7 +154,10 @@ class Wardrobe:
         return found
 
     def add(self, new_items: Sequence[NewItem]) -> dict[str, Added | WardrobeError]:
-        """Keep pictures, each of other bytes; by id the item or why there is none."""
+        """Keep pictures, each of other bytes; by id the item or why there is none.
+
+        One that looks much like another one says so. All embeddings are of one model.
+        """
         outcomes: dict[str, Added | WardrobeError] = {}
         self.open()
         with self._locked(exclusive=False):
@@ -158,12 +172,21 @@ class Wardrobe:
                     outcomes[new.id] = self._no_room_or_raise(error)
                     continue
                 room -= len(new.content)
-            made = [_made(new) for new in new_items if new.id not in outcomes]
+            kept = [new for new in new_items if new.id not in outcomes]
+            made = [_made(new) for new in kept]
+            embedded = {new.id: new.embedded for new in kept if new.embedded is not None}
+            twins = self._twins(embedded)
             with self._writing() as session:
+                added = {}
                 # In one order, so that two requests with the same pictures cannot wait for each other.
                 for item in sorted(made, key=lambda item: item.id):
-                    outcomes[item.id] = _insert(session, item)
-        return outcomes
+                    added[item.id] = _insert(session, item)
+                for item_id, outcome in added.items():
+                    if outcome.is_new and item_id in embedded:
+                        session.add(_row_of(item_id, embedded[item_id]))
+                    if outcome.is_new and item_id in twins:
+                        outcome.item.possible_duplicate = PossibleDuplicate(other_id=twins[item_id])
+        return outcomes | added
 
     def page(
         self,
@@ -265,6 +288,44 @@ class Wardrobe:
                         "it, or a correction of it, was added by somebody else meanwhile"
                     ) from error
 
+    def keep_both(self, item_id: str) -> Item:
+        """Somebody looked: this is no duplicate."""
+        with self._writing() as session:
+            item = _seen(_for_update(session, [item_id]), item_id, None)
+            item.possible_duplicate = None
+        return item
+
+    def embedding(self, item_id: str, *, model: str) -> Embedded | None:
+        """The one that is kept, if it is of this model."""
+        with self._reading() as session:
+            found = session.get(Embedding, item_id)
+        return unpack(found) if found is not None and found.model == model else None
+
+    def keep_embedding(self, item_id: str, embedded: Embedded) -> None:
+        """In place of an older one; does nothing where the item is gone. An empty vector says that there is none."""
+        with self._writing() as session, suppress(IntegrityError), session.begin_nested():
+            session.merge(_row_of(item_id, embedded))
+
+    def without_embedding(self, model: str, *, limit: int) -> list[str]:
+        """Items that have none of this model, newest first."""
+        query = select(Item.id).where(_has_no_embedding(model)).order_by(Item.added_at.desc()).limit(limit)
+        with self._reading() as session:
+            return list(session.scalars(query))
+
+    def num_without_embedding(self, model: str) -> int:
+        with self._reading() as session:
+            return session.scalar(select(func.count()).select_from(Item).where(_has_no_embedding(model))) or 0
+
+    def nearest(self, wanted: Sequence[Embedded], *, limit: int) -> list[list[tuple[float, Item]]]:
+        """For each picture the items most similar to it, nearest first, with the cosine similarity."""
+        with self._reading() as session:
+            found = nearest(session, wanted, limit=limit)
+        items = self.find(list({item_id for neighbours in found for _, item_id in neighbours}))
+        return [
+            [(similarity, items[item_id]) for similarity, item_id in neighbours if item_id in items]
+            for neighbours in found
+        ]
+
     def spool(self) -> IO[bytes]:
         """A nameless file for an upload that does not fit into memory; gone when it is closed or we are killed."""
         self.open()
@@ -332,11 +393,27 @@ class Wardrobe:
             with database.read.begin() as session:
                 known = set(session.scalars(select(Item.id)))
             num_removed, moved = self._pictures.sweep(known)
-        logger.info("%d items in %s; %d unfinished files removed", len(known), self._settings.data_dir, num_removed)
+        logger.info(
+            "%d items in %s; %d unfinished or stray files removed", len(known), self._settings.data_dir, num_removed
+        )
         if moved:
             named = ", ".join(moved[:MAX_NAMED_IN_LOG]) + (", ..." if len(moved) > MAX_NAMED_IN_LOG else "")
             logger.warning("%d pictures without an item moved to %s: %s", len(moved), self._pictures.stray, named)
         return database
+
+    def _twins(self, embedded: dict[str, Embedded]) -> dict[str, str]:
+        """Of new pictures those that look much like one that is here, or like one before them; by id the other's."""
+        with self._reading() as session:
+            kept = dict(zip(embedded, nearest(session, list(embedded.values()), limit=1), strict=True))
+        twins, before = {}, dict[str, np.ndarray]()
+        for item_id, its in embedded.items():
+            unit = its.unit()
+            similar = [*kept[item_id], *((float(other @ unit), other_id) for other_id, other in before.items())]
+            similarity, other_id = max(similar, default=(0.0, ""))
+            if similarity >= DUPLICATE_SIMILARITY:
+                twins[item_id] = other_id
+            before[item_id] = unit
+        return twins
 
     @contextmanager
     def _reading(self) -> Generator[Session, None, None]:
@@ -439,6 +516,7 @@ def _made(new: NewItem) -> Item:
         prediction=new.prediction,
         probability=new.prediction["probability"],
         corrections=[],
+        possible_duplicate=None,
     )
     item.settle()
     return item
@@ -455,6 +533,14 @@ def _insert(session: Session, item: Item) -> Added:
     except IntegrityError:  # between the two lines above; not on SQLite, where there is one writer
         return Added(session.get_one(Item, item.id), is_new=False)
     return Added(item, is_new=True)
+
+
+def _has_no_embedding(model: str) -> ColumnElement[bool]:
+    return ~select(Embedding.item_id).where(Embedding.item_id == Item.id, Embedding.model == model).exists()
+
+
+def _row_of(item_id: str, embedded: Embedded) -> Embedding:
+    return Embedding(item_id=item_id, model=embedded.model, vector=embedded.pack())
 
 
 def _for_update(session: Session, ids: Sequence[str]) -> dict[str, Item]:
@@ -510,6 +596,9 @@ def _merge(session: Session, item: Item) -> Literal["added", "merged", "unchange
     present = _for_update(session, [item.id]).get(item.id)
     if present is None:
         item.settle()
+        other_id = item.possible_duplicate_of
+        if other_id is not None and session.get(Item, other_id) is None:  # it did not come along
+            item.possible_duplicate = None
         session.add(item)
         return "added"
     return "merged" if _take_over_corrections(present, item.corrections) else "unchanged"

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import io
 import itertools
+import threading
 import zipfile
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -319,7 +320,10 @@ async def test_a_picture_runs_nothing_in_a_browser_and_is_not_sent_twice_nor_sho
 
 
 async def test_a_heat_map_lies_over_the_picture(client: httpx.AsyncClient) -> None:
-    """Of an item and of a prediction: all of a red picture speaks for a dress, nothing for a shirt."""
+    """Of an item and of a prediction: all of a red picture speaks for a dress, nothing for a shirt.
+
+    By 8 / 2 nats, a logit's distance divided by the temperature; 10 are as opaque as it gets, in every picture.
+    """
     content = save(Image.new("RGB", (30, 20), "red"), "PNG")
     (item,) = await add(client, content)
 
@@ -330,11 +334,52 @@ async def test_a_heat_map_lies_over_the_picture(client: httpx.AsyncClient) -> No
 
     assert dress.headers["Content-Type"] == "image/png"
     alphas = [Image.open(io.BytesIO(png.content)).getchannel("A").getextrema() for png in (dress, shirt)]
-    assert alphas == [(200, 200), (0, 0)]
+    assert alphas == [(80, 80), (0, 0)]
     problem_of(unknown, 422, "unknown-label")
     explanation = predicted.json()["predictions"][0]["explanation"]
-    assert explanation == {"label": "dress", "png_base64": base64.b64encode(dress.content).decode(), "reason": None}
+    assert explanation == {
+        "label": "dress",
+        "png_base64": base64.b64encode(dress.content).decode(),
+        "input_png_base64": base64.b64encode((await client.get(item["urls"]["input"])).content).decode(),
+        "reason": None,
+    }
     assert "explanation" not in (await client.post("/predict", content=content)).json()["predictions"][0]
+
+
+async def test_weak_evidence_looks_weak(client: httpx.AsyncClient) -> None:
+    dark, bright = await add(client, colour(60, 40, 0), colour(250, 40, 0))
+
+    maps = [await client.get(item["urls"]["explanation"]) for item in (dark, bright)]
+
+    weak, strong = [Image.open(io.BytesIO(png.content)).getchannel("A").getextrema()[1] for png in maps]
+    assert (weak, strong) == pytest.approx((200 / 10 * 4 * 20 / 255, 200 / 10 * 4 * 210 / 255), abs=1.5)
+
+
+async def test_the_picture_that_the_network_gets_is_shown_as_it_is(client: httpx.AsyncClient) -> None:
+    """This one gets 8x8 pixels of the mean colour."""
+    (item,) = await add(client, save(Image.new("RGB", (30, 20), (250, 100, 3)), "PNG"))
+
+    response = await client.get(item["urls"]["input"])
+
+    image = Image.open(io.BytesIO(response.content))
+    assert (response.headers["Content-Type"], image.format, image.size) == ("image/png", "PNG", (8, 8))
+    assert image.getcolors() == [(64, (250, 100, 3))]
+
+
+async def test_an_explanation_may_not_take_longer_than_a_prediction(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = threading.Event()
+    monkeypatch.setattr(Artifact, "evidence", lambda self, pixels: opened.wait(20) or None)
+    short = settings.model_copy(update={"data_dir": tmp_path / "data", "predict_timeout_seconds": 1})
+    async with running(short) as client:
+        await wait_for(client, "/health/ready")
+        (item,) = await add(client, red())
+
+        response = await client.get(item["urls"]["explanation"])
+        opened.set()
+
+    assert "within 1 s" in problem_of(response, 429, "overloaded")["detail"]
 
 
 class TwoOutputs(ColourReader):
@@ -356,6 +401,7 @@ async def test_a_model_without_a_heat_map_says_so(settings: Settings, artifact: 
     assert "wardrobe/1" in problem_of(explanation, 404, "no-heat-map")["detail"]
     explained = predicted.json()["predictions"][0]["explanation"]
     assert (explained["png_base64"], explained["reason"]) == (None, explanation.json()["detail"])
+    assert explained["input_png_base64"] is not None
 
 
 async def test_a_wardrobe_moves(client: httpx.AsyncClient, other_client: httpx.AsyncClient) -> None:

@@ -1,11 +1,13 @@
 """What is kept, on both databases: real files, a real server."""
 
+import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -337,6 +339,26 @@ def test_an_older_database_put_back_costs_no_newer_picture(
     assert {path.name for path in files(settings.data_dir)} == {older}
     assert (settings.data_dir / "stray" / newer).read_bytes() == new_item(2).content
     assert newer in caplog.text
+
+
+def test_a_stray_picture_is_removed_after_a_month(settings: Settings) -> None:
+    """It may be one that somebody removed just when the process was killed."""
+    (older,) = add(Wardrobe(settings), 1)
+    stray = settings.data_dir / "stray"
+    stray.mkdir()
+    for name, days in (("ab" * 32, 31), ("cd" * 32, 29)):
+        (stray / name).write_bytes(b"a picture")
+        os.utime(stray / name, (time.time() - 86_400 * days,) * 2)
+    put_aside = settings.data_dir / "pictures" / "ef" / ("ef" * 32)
+    put_aside.parent.mkdir()
+    put_aside.write_bytes(b"a picture")
+    os.utime(put_aside, (0, 0))  # old, but put aside only now
+
+    for _ in range(2):
+        Wardrobe(settings).open()
+
+    assert {path.name for path in stray.iterdir()} == {"cd" * 32, "ef" * 32}
+    assert [path.name for path in files(settings.data_dir)] == [older]
 
 
 def test_a_database_of_another_folder_is_refused_before_pictures_are_put_aside(
