@@ -66,13 +66,28 @@ def test_inference_does_not_know_what_is_kept(path: Path) -> None:
         ("exported", {"app.artifact"}),
         ("metrics", set()),
         ("settings", {"app.images"}),
-        ("client", {"app.errors", "app.api.schemas"}),
     ],
 )
 def test_the_lowest_modules_import_only_what_is_below(name: str, allowed: set[str]) -> None:
     imported = within(imports(REPOSITORY / "app" / f"{name}.py"), "app", "training")
 
     assert imported - within(imported, *allowed) == set()
+
+
+@pytest.mark.parametrize("path", modules("app/client"), ids=ids)
+def test_the_client_knows_the_service_by_what_travels_only(path: Path) -> None:
+    imported = within(imports(path), "app", "training")
+
+    travels = within(imported, "app.client", "app.errors", "app.artifact", "app.api.schemas", "app.api.item_schemas")
+    assert imported - travels == set()
+
+
+def test_the_client_needs_no_database() -> None:
+    """It may be all that somebody uses of this package."""
+    code = "import sys, app.client; print('sqlalchemy' in sys.modules, 'fastapi' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "False False\n"
 
 
 @pytest.mark.parametrize("path", [path for path in modules("app") if path.parent.name != "cli"], ids=ids)

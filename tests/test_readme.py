@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ import typer
 from PIL import Image
 
 from app.api.examples import PREDICT_RESPONSE
-from app.artifact import Card, Metrics, RefusalMetrics, read_card
+from app.artifact import Artifact, Card, Metrics, RefusalMetrics, read_card
 from app.cli.commands import cli
 from app.metrics import Metrics as ServiceMetrics
 from app.settings import Settings
-from tests.process import serving
+from tests.process import serving, small_service
 from training.photos.labels import LabelMap
 
 ROOT = Path(__file__).parent.parent
@@ -114,6 +115,10 @@ def decision_figures(metrics: Metrics, name: str) -> str:
 
 def file_sizes() -> str:
     return ", ".join(f"{name} {(WARDROBE / name).stat().st_size / 1e6:.1f} MB" for name in ("model.pt", "model.onnx"))
+
+
+def python_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def console_blocks() -> list[tuple[str, str]]:
@@ -226,12 +231,25 @@ def test_every_wardrobe_command_of_the_readme_is_understood() -> None:
 
 
 def test_the_readmes_python_prints_what_the_service_says(service_url: str) -> None:
-    (code,) = [code for code in python_blocks() if "app.client" in code]
+    code = next(code for code in python_blocks() if "app.client" in code)
     code = code.replace("http://127.0.0.1:8000", service_url)
 
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout == "bag.png Bag sorted\nankle-boot.png Ankle boot sorted\n"
+
+
+def test_the_readmes_python_keeps_corrects_and_exports_items(artifact: Artifact, tmp_path: Path) -> None:
+    settings = {"STORAGE": "on", "DATA_DIR": str(tmp_path / "data")}
+    with small_service(artifact, tmp_path / "log", **settings) as (_, client):
+        code = python_blocks()[1].replace("http://127.0.0.1:8000", str(client.base_url))
+        code = "from app.client import WardrobeClient\n" + code.replace("wardrobe.zip", f"{tmp_path}/wardrobe.zip")
+
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+        bags = client.get("/items?drawer=bags").json()["items"]
+
+    assert [item["label"] for item in bags] == ["handbag"]
+    assert bags[0]["id"] in " ".join(zipfile.ZipFile(tmp_path / "wardrobe.zip").namelist())
 
 
 if __name__ == "__main__":
