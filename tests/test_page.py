@@ -335,8 +335,9 @@ def test_one_picture_tells_what_the_model_thinks(filled: "Page") -> None:
 
     expect(dialog.get_by_role("row", name="dress")).to_contain_text("96 %")
     dialog.get_by_role("button", name="What the model saw").click()
-    expect(dialog.get_by_text("The mean colour.")).to_be_visible()
-    expect(dialog.locator(".frame img")).to_have_count(0)  # the whole picture is not what this model saw
+    expect(dialog.get_by_text("All that the network gets of it")).to_be_visible()
+    seen = dialog.get_by_role("img", name="dress, 1.png, as the model got it")
+    assert seen.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [8, 8]
     dialog.get_by_role("button", name="Heat map").click()
     expect(dialog.locator("img.heat")).to_be_visible()
     dialog.get_by_role("button", name="How long does it take?").click()
@@ -360,7 +361,7 @@ def test_a_heat_map_is_asked_for_once_and_shown_only_where_it_belongs(
     page.locator(".dresses [data-role=open]").first.click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Heat map").click()
-    expect(dialog.get_by_text("Red is what spoke most for")).to_be_visible()
+    expect(dialog.get_by_text("The redder, the more speaks for")).to_be_visible()
     drop(page, SURE[4:])
     expect(page.get_by_text("4 pictures sorted.")).to_be_visible()
     assert len(asked) == 1
@@ -372,9 +373,45 @@ def test_a_heat_map_is_asked_for_once_and_shown_only_where_it_belongs(
         process.send_signal(signal.SIGCONT)
 
     dialog.get_by_role("button", name="What the model saw").click()
-    expect(dialog.get_by_text("The mean colour.")).to_be_visible()
-    expect(dialog.get_by_text("Red is what spoke most for")).to_have_count(0)
+    expect(dialog.get_by_text("All that the network gets of it")).to_be_visible()
+    expect(dialog.get_by_text("The redder, the more speaks for")).to_have_count(0)
     assert len(asked) == 2
+
+
+def test_a_garment_photographed_twice_is_pointed_out_and_one_is_kept_or_both(
+    filled: "Page", client: httpx.Client
+) -> None:
+    """At one tap, and a picture that was removed by it comes back, with what was said of it."""
+    twins = [plain(255 - shade, 0, 0, side_pixels=SIDE_PIXELS + 1) for shade in range(2)]
+    drop(filled, twins)
+    question = filled.get_by_role("region", name="Twice?")
+    expect(question.get_by_role("listitem")).to_have_count(2)
+    client.patch(f"/items/{hashlib.sha256(twins[1]).hexdigest()}", json={"label": "shirt"}).raise_for_status()
+    filled.reload()
+
+    question.get_by_role("button", name="Remove the newer picture: shirt, 1.png").click()
+    expect(question.get_by_role("listitem")).to_have_count(1)
+    assert len(items_of(client)) == 6
+    filled.get_by_role("status").get_by_role("button", name="Undo").click()
+    expect(question.get_by_role("listitem")).to_have_count(2)
+    assert [item["filename"] for item in items_of(client) if item["label"] == "shirt"] == ["1.png"]
+    for number in (1, 0):
+        question.get_by_role("button", name="Keep both").first.click()
+        expect(question.get_by_role("listitem")).to_have_count(number)
+
+    assert len(items_of(client)) == 7
+    assert [item["possible_duplicate_of"] for item in items_of(client)] == [None] * 7
+
+
+def test_more_like_one_picture_are_a_tap_away(filled: "Page") -> None:
+    filled.locator(".review [data-role=open]").first.click()
+    dialog = filled.get_by_role("dialog")
+    alike = dialog.get_by_role("heading", name="More like this").locator("..").get_by_role("button")
+    expect(alike).to_have_count(4)
+
+    alike.first.click()
+
+    expect(dialog.get_by_text(re.compile(r"^[23]\.png$"))).to_be_visible()  # of the same red
 
 
 def test_while_the_storage_cannot_be_had_nothing_is_given_up(page: "Page", artifact: Artifact, tmp_path: Path) -> None:

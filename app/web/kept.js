@@ -3,6 +3,7 @@
 import { change, download, forget, read, send, show } from "./service.js";
 
 const MAX_AT_ONCE = 1000; // the service's limit for one PATCH or POST /items/delete
+const MAX_TWINS = 12; // pairs asked about at a time: chosen, a page full
 
 export class KeptWardrobe {
   isKept = true;
@@ -52,6 +53,28 @@ export class KeptWardrobe {
     return outcome;
   }
 
+  /** Items that may show a garment twice, each with the one that it looks like. */
+  async twins() {
+    const { items } = await this.list({ possible_duplicate: true, limit: MAX_TWINS });
+    const pairs = items.map(async (item) => [item, await this.get(item.possible_duplicate_of)]);
+    const found = await Promise.allSettled(pairs); // one of two may be gone by now
+    return found.filter(({ status }) => status === "fulfilled").map(({ value }) => value);
+  }
+
+  async keepBoth(item) {
+    return (await send(`items/${item.id}/possible-duplicate`, { method: "DELETE" })).json();
+  }
+
+  /** The items most like one, as {items: [{item, similarity}], num_waiting}; null where the model cannot tell. */
+  async similar(item, limit) {
+    try {
+      return await read(`${item.urls.similar}?${parameters({ limit })}`);
+    } catch (problem) {
+      if (problem.kind === "no-embedding") return null;
+      throw problem;
+    }
+  }
+
   showThumbnail(image, item) {
     return show(image, item.urls.thumbnail);
   }
@@ -59,6 +82,11 @@ export class KeptWardrobe {
   /** As sent it may be of a format that browsers cannot show, so a large thumbnail stands for it. */
   showPicture(image, item) {
     return show(image, `${item.urls.thumbnail}?size=960`);
+  }
+
+  /** The picture as the network gets it. */
+  async inputPicture(item) {
+    return URL.createObjectURL(await (await send(item.urls.input)).blob());
   }
 
   /** Raises a Problem where the model has no heat map. */

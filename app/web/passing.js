@@ -102,6 +102,15 @@ export class PassingWardrobe {
     return { items, problems: [] };
   }
 
+  /** Nothing is compared: what is not kept needs no clearing up. */
+  async twins() {
+    return [];
+  }
+
+  async similar() {
+    return null;
+  }
+
   showThumbnail(image, item) {
     image.src = this.#files.get(item.id).address;
   }
@@ -110,23 +119,33 @@ export class PassingWardrobe {
     image.src = this.#files.get(item.id).address;
   }
 
-  /** /predict tells it for one label at a time. */
+  async inputPicture(item) {
+    return asAddress((await this.#explain(item, item.prediction.label)).input_png_base64);
+  }
+
   async heatMap(item, label) {
+    const { png_base64, reason } = await this.#explain(item, label);
+    if (!png_base64) throw new Problem({ type: "urn:wardrobe:no-heat-map", status: 404, detail: reason });
+    return asAddress(png_base64);
+  }
+
+  /** /predict tells it for one label at a time. */
+  async #explain(item, label) {
     const body = new FormData();
     body.append("file", this.#files.get(item.id).file);
     const query = new URLSearchParams({ model: item.prediction.model.name, explain: "true", explain_label: label });
     const response = await send(`predict?${query}`, { method: "POST", body });
-    const { explanation } = (await response.json()).predictions[0];
-    if (!explanation.png_base64) {
-      throw new Problem({ type: "urn:wardrobe:no-heat-map", status: 404, detail: explanation.reason });
-    }
-    const bytes = Uint8Array.from(atob(explanation.png_base64), (character) => character.charCodeAt(0));
-    return URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
+    return (await response.json()).predictions[0].explanation;
   }
 
   async file(item) {
     return this.#files.get(item.id).file;
   }
+}
+
+function asAddress(base64) {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  return URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
 }
 
 /** The item as its last correction in force says, else as the model says. */

@@ -1,7 +1,7 @@
 // A picture among others: what it is and how sure that is, or the question what it is.
 
-import { certainty, likelyLabels, nameOf } from "./detail.js";
 import { DRAWERS, element, icon, percent } from "./elements.js";
+import { certainty, likelyLabels, nameOf } from "./naming.js";
 
 const made = new Map(); // id -> {key, node}: a tile is made again only when it would look different
 

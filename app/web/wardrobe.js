@@ -3,21 +3,23 @@
 import { arrivalsNode, drawArrivals } from "./arrivals.js";
 import { Detail, rememberTiming } from "./detail.js";
 import { askForKey, askWhere, askWhetherToDelete } from "./dialogs.js";
-import { droppable, listenForFiles, startDrag } from "./dragging.js";
-import { DRAWERS, count, drawerTitle, element, icon, reconcile } from "./elements.js";
+import { listenForFiles, startDrag } from "./dragging.js";
+import { ORDER, drawNavigation, sectionOf } from "./drawers.js";
+import { count, drawerTitle, element, icon, reconcile } from "./elements.js";
+import { clearFilters, filters, isFiltered, nameLabels } from "./find.js";
 import { focusedPlace, moveFocus, restoreFocus } from "./focus.js";
 import { KeptWardrobe } from "./kept.js";
 import { PassingWardrobe } from "./passing.js";
 import { onKeyWanted } from "./service.js";
-import { comeIn, tile } from "./tiles.js";
+import { comeIn } from "./tiles.js";
+import { hideToast, onToast, report, toast } from "./toast.js";
+import { twinsSection } from "./twins.js";
 import { forgetChange, forgetPictures, lastChange, rememberChange } from "./undo.js";
 import { Uploads } from "./uploads.js";
 
-const ORDER = ["review", ...DRAWERS, "not_a_garment"];
 const OVERVIEW_ITEMS = 12; // of each drawer, where all are shown; chosen to fill whole rows of 2, 3, 4 and 6
 const PAGE_ITEMS = 60;
 const SEARCH_PAUSE_MILLISECONDS = 250;
-const TOAST_MILLISECONDS = 8000; // what it offers can also be had elsewhere
 
 const $ = (id) => document.getElementById(id);
 
@@ -26,12 +28,12 @@ let drawer = null; // the open one; null: all
 let counts = {}; // drawer -> number of its items, whatever the filters
 const sections = new Map(); // drawer -> {ids, next, total}
 const items = new Map(); // id -> item
+let twins = []; // [id, id of the item that it looks like]
 const selected = new Set(); // ids
 let selecting = false;
 let isUndoing = false;
 let loadProblem = null; // why what should be in view is not
 let loads = 0;
-let toastTimer = 0;
 let lastTicked = null; // for a range with Shift
 
 const uploads = new Uploads({
@@ -46,13 +48,17 @@ const detail = new Detail(
   {
     showPicture: (...args) => wardrobe.showPicture(...args),
     heatMap: (...args) => wardrobe.heatMap(...args),
+    inputPicture: (...args) => wardrobe.inputPicture(...args),
     file: (...args) => wardrobe.file(...args),
+    similar: (...args) => wardrobe.similar(...args),
+    showThumbnail: (...args) => wardrobe.showThumbnail(...args),
   },
   {
     change: (item, what) => change([item], what),
     move: (item) => moveTo([item]),
     remove: (item) => remove([item]),
     step: (by) => step(by),
+    open: (item) => go(drawer, item.id),
     closed: () => {
       document.body.append($("toast"));
       if (location.hash.includes("/")) go(drawer);
@@ -69,21 +75,14 @@ const tileActions = {
   showThumbnail: (image, item) => wardrobe.showThumbnail(image, item),
 };
 
+const twinActions = {
+  open: (item) => go(drawer, item.id),
+  keepBoth: (item) => answered(item, () => keepBoth(item)),
+  removeOne: (item) => answered(item, () => removeOne(item)),
+  showThumbnail: (image, item) => wardrobe.showThumbnail(image, item),
+};
+
 // ---- what is shown ----
-
-function filters() {
-  return {
-    q: $("search").value.trim(),
-    label: $("filter-label").value,
-    corrected: $("filter-corrected").value,
-    sort: $("sort").value,
-  };
-}
-
-function isFiltered() {
-  const { q, label, corrected } = filters();
-  return Boolean(q || label || corrected);
-}
 
 /** Ask anew for everything that is in view. */
 async function load() {
@@ -95,11 +94,16 @@ async function load() {
     counts = first.drawers;
     const names = drawer ? [drawer] : ORDER.filter((name) => counts[name]);
     const limit = drawer ? PAGE_ITEMS : OVERVIEW_ITEMS;
-    const pages = await Promise.all(names.map((name) => wardrobe.list({ ...filters(), drawer: name, limit })));
+    const [pairs, ...pages] = await Promise.all([
+      wardrobe.twins(),
+      ...names.map((name) => wardrobe.list({ ...filters(), drawer: name, limit })),
+    ]);
     if (mine !== loads) return;
     sections.clear();
     names.forEach((name, index) => sections.set(name, remember(pages[index])));
-    nameLabels();
+    for (const item of pairs.flat()) items.set(item.id, item);
+    twins = pairs.map((pair) => pair.map(({ id }) => id));
+    nameLabels(items.values());
   } catch (problem) {
     if (mine !== loads) return;
     if (wardrobe.isKept && (problem.kind === "storage-off" || problem.status === 404)) {
@@ -149,19 +153,6 @@ function keepNothing(problem) {
     ),
   );
   load();
-}
-
-/** The labels to filter by: those of the items seen so far. */
-function nameLabels() {
-  const select = $("filter-label");
-  const chosen = select.value;
-  const labels = new Set(chosen ? [chosen] : []);
-  for (const item of items.values()) {
-    if (item.label) labels.add(item.label);
-    for (const { label } of item.prediction.top_k) labels.add(label);
-  }
-  const options = [...labels].sort().map((label) => element("option", { selected: label === chosen }, label));
-  select.replaceChildren(element("option", { value: "" }, "All"), ...options);
 }
 
 function go(name, id = null) {
@@ -228,7 +219,7 @@ async function change(some, what) {
   const ids = outcome.items.map(({ id }) => id);
   if (ids.length > 0) {
     if (!what.undo) rememberChange(ids);
-    if (outcome.problems.length === 0) toast(saidOf(outcome.items, what), !what.undo);
+    if (outcome.problems.length === 0) toast(saidOf(outcome.items, what), what.undo ? null : undo);
   }
   selected.clear();
   render();
@@ -283,6 +274,51 @@ async function remove(some) {
   selected.clear();
   detail.close();
   render();
+}
+
+/** Do what was answered to the question whether two show one garment, and keep the focus at these questions. */
+async function answered(item, act) {
+  try {
+    await act();
+  } catch (problem) {
+    report(problem);
+    return;
+  }
+  render();
+  (document.querySelector(".twins .picture") ?? $("main")).focus({ preventScroll: true });
+}
+
+async function keepBoth(item) {
+  items.set(item.id, await wardrobe.keepBoth(item));
+  twins = twins.filter(([id]) => id !== item.id);
+  toast("Both are kept.");
+}
+
+/** At one tap, since the other one stays; the bytes are held until this page forgets how to bring them back. */
+async function removeOne(item) {
+  const file = await wardrobe.file(item);
+  const { problems } = await wardrobe.remove([item]);
+  if (problems.length > 0) {
+    showProblems(problems);
+    return;
+  }
+  take(item.id);
+  detail.forget(item);
+  forgetPictures([item.id]);
+  toast("One of the two is removed.", () => bringBack(item, file));
+}
+
+/** The same bytes are the same item; what was said of it last is said again. */
+async function bringBack(item, file) {
+  try {
+    const { item: added } = await wardrobe.add(new File([file], item.filename ?? "picture"));
+    const { label, drawer: its, corrected } = item;
+    if (corrected) await wardrobe.change([added], label ? { label, drawer: its } : { drawer: its });
+    hideToast();
+    await load();
+  } catch (problem) {
+    report(problem);
+  }
 }
 
 /** Problems of single items. One that was changed in another tab is shown as it is now. */
@@ -366,7 +402,7 @@ function finished({ numAdded, numDuplicates, numFailed }) {
 }
 
 async function importZip(file) {
-  toast("Bringing it in …", false, true);
+  toast("Bringing it in …", null, true);
   try {
     const { added, merged, unchanged, failed } = await wardrobe.import(file);
     const said = [`${count(added, "picture")} brought in.`];
@@ -398,7 +434,7 @@ function render() {
   $("filter-button").classList.toggle("active", isFiltered());
   for (const button of document.querySelectorAll(".menu .kept")) button.disabled = !wardrobe.isKept || total === 0;
   $("import").disabled = !wardrobe.isKept;
-  renderNavigation(total);
+  drawNavigation({ counts, drawer, total }, { dropped });
   renderSections(total);
   drawArrivals(uploads, { isShort: drawer !== null });
   renderSelection();
@@ -407,29 +443,6 @@ function render() {
   fresh.clear();
   restoreFocus(focus);
 }
-
-function renderNavigation(total) {
-  const link = (name, title, number) => {
-    const unit = element("span", { class: "unseen" }, number === 1 ? " picture" : " pictures");
-    const node = element(
-      "a",
-      { href: name ? `#${name}` : "#", "aria-current": name === drawer && "page", class: number ? null : "none" },
-      icon(name ?? "all"),
-      element("span", {}, title),
-      element("span", { class: "number" }, number.toLocaleString("en"), unit),
-    );
-    return name ? droppable(node, (ids) => dropped(ids, name)) : node;
-  };
-  // "other" is for what has no drawer of its own: shown where something lies in it.
-  const names = ORDER.filter((name) => counts[name] || !["review", "other", "not_a_garment"].includes(name));
-  const links = [link(null, "All", total), ...names.map((name) => link(name, drawerTitle(name), counts[name] ?? 0))];
-  const list = $("drawers").firstElementChild ?? $("drawers").appendChild(element("ul"));
-  const scrolled = $("drawers").scrollLeft;
-  list.replaceChildren(...links.map((each) => element("li", {}, each)));
-  $("drawers").scrollLeft = scrolled;
-}
-
-const sectionNodes = new Map(); // drawer -> its <section>, kept
 
 function renderSections(total) {
   const parts = [arrivalsNode];
@@ -447,14 +460,18 @@ function renderSections(total) {
       ),
     );
   }
+  if (!drawer && !isFiltered()) {
+    const pairs = twins.map((pair) => pair.map((id) => items.get(id)));
+    parts.push(twinsSection(pairs.filter((pair) => pair.every(Boolean)), twinActions));
+  }
   for (const name of ORDER) {
     const section = sections.get(name);
-    if (section && (section.ids.length > 0 || drawer === name)) parts.push(sectionOf(name, section));
+    if (section && (section.ids.length > 0 || drawer === name)) parts.push(drawn(name, section));
   }
   if (isFiltered() && parts.length === 1 && !drawer && total > 0) {
     parts.push(element("p", { class: "nothing" }, "Nothing here fits what you are looking for."));
   }
-  reconcile($("sections"), parts);
+  reconcile($("sections"), parts.filter(Boolean));
 }
 
 function visibleIds(name) {
@@ -462,59 +479,17 @@ function visibleIds(name) {
   return drawer ? ids : ids.slice(0, OVERVIEW_ITEMS);
 }
 
-function sectionOf(name, section) {
-  const ids = visibleIds(name);
-  const asCards = name === "review" || name === "not_a_garment";
-  const numHidden = section.total - ids.length;
-  const hint = { review: "The model is not sure. What are they?", not_a_garment: "These do not look like clothes." }[
-    name
-  ];
-  const more =
-    numHidden > 0 &&
-    element(
-      drawer ? "button" : "a",
-      drawer ? { class: "more", onclick: () => loadMore(name) } : { class: "more", href: `#${name}` },
-      drawer ? "Show more" : `Show all ${section.total.toLocaleString("en")}`,
-    );
-  const allSelected = ids.every((id) => selected.has(id));
-  const selectAll = () => {
-    for (const id of ids)
-      if (allSelected) selected.delete(id);
-      else selected.add(id);
-    render();
-  };
-  const header = element(
-    "header",
-    {},
-    element("h2", { id: `title-${name}`, tabindex: "-1" }, icon(name), drawerTitle(name)),
-    element("span", { class: "number" }, section.total.toLocaleString("en")),
-    hint && ids.length > 0 && element("p", { class: "hint" }, hint),
-    selecting &&
-      ids.length > 0 &&
-      element(
-        "button",
-        { class: "quiet", "data-role": `all-${name}`, onclick: selectAll },
-        allSelected ? "Select none" : "Select all",
-      ),
-  );
-  if (!sectionNodes.has(name)) {
-    const list = element("ul", { class: asCards ? "cards" : "grid" });
-    const attributes = { class: `drawer ${name}`, "aria-labelledby": `title-${name}` };
-    sectionNodes.set(
-      name,
-      droppable(element("section", attributes, list), (ids) => dropped(ids, name)),
-    );
-  }
-  const node = sectionNodes.get(name);
-  const list = node.querySelector("ul");
-  reconcile(
-    list,
-    ids.map((id) => tile(items.get(id), { asCard: asCards, selecting, ticked: selected.has(id) }, tileActions)),
-  );
-  list.hidden = ids.length === 0;
-  const words = isFiltered() ? "Nothing here fits what you are looking for." : "Nothing in here.";
-  reconcile(node, [header, list, ids.length === 0 && element("p", { class: "nothing" }, words), more].filter(Boolean));
-  return node;
+function drawn(name, { total }) {
+  const shown = visibleIds(name).map((id) => items.get(id));
+  const state = { shown, total, isOpen: drawer !== null, isFiltered: isFiltered(), selecting, selected };
+  return sectionOf(name, state, { ...tileActions, dropped, loadMore, selectAll });
+}
+
+function selectAll(ids, on) {
+  for (const id of ids)
+    if (on) selected.add(id);
+    else selected.delete(id);
+  render();
 }
 
 function renderSelection() {
@@ -546,27 +521,6 @@ function renderSelection() {
   );
 }
 
-function toast(words, offerUndo = false, stay = false) {
-  clearTimeout(toastTimer);
-  $("toast").replaceChildren(
-    element("span", {}, words),
-    ...(offerUndo ? [element("button", { class: "quiet", onclick: undo }, "Undo")] : []),
-  );
-  detail.host($("toast")); // a modal dialog covers the rest
-  $("toast").classList.add("shown");
-  if (!stay) toastTimer = setTimeout(hideToast, TOAST_MILLISECONDS);
-}
-
-function hideToast() {
-  $("toast").classList.remove("shown");
-  $("toast").replaceChildren();
-}
-
-function report(problem) {
-  if (!problem.document) throw problem; // a mistake in this page, for the console
-  toast(problem.message);
-}
-
 // ---- selecting and dragging ----
 
 function setSelecting(on) {
@@ -591,12 +545,6 @@ function setTicked(id, on, isRange) {
 function dropped(ids, name) {
   const some = ids.map((id) => items.get(id)).filter((item) => item && item.drawer !== name);
   if (some.length > 0) change(some, { drawer: name });
-}
-
-function clearFilters() {
-  const had = isFiltered();
-  for (const id of ["search", "filter-label", "filter-corrected"]) $(id).value = "";
-  return had;
 }
 
 // ---- listening ----
@@ -659,6 +607,7 @@ function listen() {
 }
 
 onKeyWanted(askForKey);
+onToast((node) => detail.host(node)); // a modal dialog covers the rest
 listen();
 drawer = ORDER.includes(location.hash.slice(1).split("/")[0]) ? location.hash.slice(1).split("/")[0] : null;
 await load();
