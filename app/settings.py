@@ -9,6 +9,20 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.images import DEFAULT_MAX_IMAGE_PIXELS
 
+PACKAGE = Path(__file__).parent
+
+
+def default_models_dir() -> Path:
+    """`./models` if there is a model in it: the models of a clone, or those that were trained here.
+
+    Else, wherever the command is given, what came with this installation: in a wheel it lies inside the package, in a
+    clone and in the image beside it.
+    """
+    here, in_package = Path("models"), PACKAGE / "models"
+    if any(here.glob("*/*/card.json")):
+        return here
+    return in_package if in_package.is_dir() else PACKAGE.parent / "models"
+
 
 class Settings(BaseSettings):
     """Defaults suit phone photos on a small machine.
@@ -22,7 +36,10 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    models_dir: Path = Field(Path("models"), description="Folder with `<name>/<version>/` inside.")
+    models_dir: Path = Field(
+        default_factory=default_models_dir,
+        description="Folder with `<name>/<version>/` inside; without a model in `./models`: those of the installation.",
+    )
     default_model: str = Field("wardrobe", description="The model that `model=auto` takes; ready means it is served.")
     thumbnail_model: str = Field(
         "fashion-mnist",

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,11 +20,13 @@ STOP_TIMEOUT_SECONDS = 30
 
 
 @contextmanager
-def serving(log: Path, **settings: str) -> Generator[tuple[subprocess.Popen[bytes], httpx.Client], None, None]:
+def serving(
+    log: Path, *, command: Sequence[str] = (sys.executable, "-m", "app"), cwd: Path = REPOSITORY, **settings: str
+) -> Generator[tuple[subprocess.Popen[bytes], httpx.Client], None, None]:
     """`python -m app` on a free port of its own choice, ready; its log goes to a file."""
     environment = os.environ | {"WARDROBE_PORT": "0"} | {f"WARDROBE_{name}": value for name, value in settings.items()}
     with log.open("wb") as file:
-        process = subprocess.Popen([sys.executable, "-m", "app"], cwd=REPOSITORY, env=environment, stderr=file)
+        process = subprocess.Popen(command, cwd=cwd, env=environment, stderr=file)
     try:
         with httpx.Client(base_url=_address(process, log), timeout=60) as client:
             _wait_until_ready(client)

@@ -33,7 +33,7 @@ WARDROBE, FASHION_MNIST = ROOT / "models" / "wardrobe" / "3", ROOT / "models" / 
 
 def settings_table() -> str:
     rows = [
-        f"| `WARDROBE_{name.upper()}` | `{field.default}` | {field.description} |"
+        f"| `WARDROBE_{name.upper()}` | `{field.get_default(call_default_factory=True)}` | {field.description} |"
         for name, field in Settings.model_fields.items()
     ]
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])

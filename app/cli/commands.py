@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
+from app import __version__
 from app.errors import WardrobeError
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ cli = typer.Typer(
 )
 
 ABOVE_THE_PACKAGE = Path(__file__).parents[2]
-BESIDE_THE_PACKAGE = ABOVE_THE_PACKAGE / "models"  # in a clone, wherever the command is given
 
 ServerOption = Annotated[
     str | None,
@@ -51,9 +51,24 @@ ModelsOption = Annotated[
     typer.Option(
         "--models",
         envvar="WARDROBE_MODELS_DIR",
-        help="Folder with the models. Default: ./models, else the one of the clone that this command is from.",
+        help="Folder with the models. Default: ./models if there are any, else those that came with this command.",
     ),
 ]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"wardrobe {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """What is said before a command."""
 
 
 @cli.command()
@@ -231,5 +246,6 @@ def _classifier(
 
 
 def _models_dir(models: Path | None) -> Path:
-    here = models or Path("models")
-    return BESIDE_THE_PACKAGE if models is None and not here.is_dir() and BESIDE_THE_PACKAGE.is_dir() else here
+    from app.settings import default_models_dir
+
+    return models or default_models_dir()
