@@ -1,29 +1,33 @@
 # Two images: `service` (the default target) holds the service and its models, `training` what makes new models.
-# Needs Docker Engine 25 or later.
+# Needs Docker Engine 25 or later. `docker build --target sbom --output sbom .` writes sbom/sbom.cdx.json instead.
 #
+#   PYTHON_IMAGE     the base; to have its digest checked, python:3.11-slim-bookworm@sha256:...
 #   VARIANT          of the service: `torch` has both engines, `slim` ONNX Runtime alone and less than half the size
 #   TORCH_INDEX_URL  package index beside PyPI; set empty, PyPI's own torch is taken, which brings CUDA on Linux
 #   TORCH            requirement for torch, for instance torch==2.13.0; `training` needs one that fits torchvision
 
 ARG VARIANT=torch
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 # The requirements as lists, so that only a changed dependency, and not any change of pyproject.toml, installs anew.
-FROM python:3.11-slim-bookworm AS requirements
+FROM ${PYTHON_IMAGE} AS requirements
 WORKDIR /requirements
-COPY pyproject.toml .
+COPY pyproject.toml requirements.lock ./
 RUN python -c "import pathlib, tomllib; \
 project = tomllib.loads(pathlib.Path('pyproject.toml').read_text())['project']; \
-pathlib.Path('service.txt').write_text('\n'.join(project['dependencies'] + project['optional-dependencies']['postgresql'])); \
 pathlib.Path('torch.txt').write_text('\n'.join(project['optional-dependencies']['torch'])); \
-pathlib.Path('training.txt').write_text('\n'.join(project['optional-dependencies']['train']))"
+pathlib.Path('training.txt').write_text('\n'.join(project['optional-dependencies']['train']))" && \
+    sed --quiet 's/^\([^ #].*==.*\) \\$/\1/p' requirements.lock >versions.txt
 
 
-FROM python:3.11-slim-bookworm AS packages-slim
-# Wheels only: there is no compiler here. The environment has no pip of its own; the base image's pip fills it.
+FROM ${PYTHON_IMAGE} AS packages-slim
+# Wheels only: there is no compiler here. The environment has no pip of its own; the base image's pip fills it, with
+# files of the digests in requirements.lock and no others. What comes on top of it below, PyTorch and what training
+# needs, has no lock: where it comes from is the builder's choice.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    --mount=type=bind,from=requirements,source=/requirements/service.txt,target=/tmp/service.txt \
+    --mount=type=bind,from=requirements,source=/requirements/requirements.lock,target=/tmp/requirements.lock \
     python -m venv --without-pip /opt/venv && \
-    pip --python /opt/venv/bin/python install --only-binary :all: --requirement /tmp/service.txt
+    pip --python /opt/venv/bin/python install --only-binary :all: --require-hashes --requirement /tmp/requirements.lock
 # The root file system may be read-only: no byte code is written, and what wants a home finds it under /tmp.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -40,7 +44,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,from=requirements,source=/requirements,target=/tmp/requirements \
     pip --python /opt/venv/bin/python install --only-binary :all: \
         ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} "$TORCH" \
-        --requirement /tmp/requirements/service.txt --requirement /tmp/requirements/torch.txt
+        --constraint /tmp/requirements/versions.txt --requirement /tmp/requirements/torch.txt
 
 
 FROM packages-torch AS training
@@ -50,7 +54,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,from=requirements,source=/requirements,target=/tmp/requirements \
     pip --python /opt/venv/bin/python install --only-binary :all: \
         ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} "$TORCH" \
-        --requirement /tmp/requirements/service.txt --requirement /tmp/requirements/training.txt
+        --constraint /tmp/requirements/versions.txt --requirement /tmp/requirements/training.txt
 COPY app app
 COPY training training
 RUN mkdir data models runs && chown 10001:10001 data models runs && chmod -R a+rX . && \
@@ -62,11 +66,26 @@ exec setpriv --reuid \"${owner%:*}\" --regid \"${owner#*:}\" --clear-groups pyth
 CMD ["--help"]
 
 
+# What is in the environment, with versions, licences and origins, in the form of CycloneDX. The base image's Debian
+# packages are in its own /var/lib/dpkg/status; the digests of the models are in their cards.
+FROM packages-${VARIANT} AS listed
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m venv --without-pip /opt/cyclonedx && \
+    pip --python /opt/cyclonedx/bin/python install --only-binary :all: "cyclonedx-bom>=7.5,<8"
+COPY pyproject.toml .
+RUN /opt/cyclonedx/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+    --output-file /sbom.cdx.json /opt/venv/bin/python
+
+
+FROM scratch AS sbom
+COPY --from=listed /sbom.cdx.json /
+
+
 FROM packages-${VARIANT} AS service
 COPY app app
 COPY models models
-# Where compose puts the volume with the items, which takes its owner from here.
-RUN install --directory --owner=10001 --group=10001 --mode=700 /data
+# Where compose puts the volumes with the items and the models, which take their owner from here.
+RUN install --directory --owner=10001 --group=10001 --mode=700 /data /models
 RUN chmod -R a+rX . && env --unset PYTHONDONTWRITEBYTECODE python -m compileall -q app
 ENV WARDROBE_HOST=0.0.0.0 \
     WARDROBE_PORT=8000 \

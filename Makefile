@@ -1,6 +1,7 @@
 # make serve     install, and serve the shipped models on http://$(HOST):$(PORT)
 # make test      install what the tests need, and run them all
 # make api-check what the API description promises, tried by schemathesis (ARGS="--seed 1" and the like are for it)
+# make lock      newest versions for the images, with the digests of their files, into requirements.lock
 # make install   only install: then .venv/bin/python -m app and .venv/bin/python -m training work
 #
 # CPU only? make serve PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -14,7 +15,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS)
 
-.PHONY: serve test lint api-check install
+.PHONY: serve test lint api-check lock install
 
 serve: install
 	WARDROBE_HOST=$(HOST) WARDROBE_PORT=$(PORT) $(BIN)/python -m app
@@ -32,6 +33,13 @@ api-check: $(VENV)/.tests
 	test -x $(VENV)/schemathesis/bin/schemathesis || { $(PYTHON) -m venv $(VENV)/schemathesis && \
 	$(VENV)/schemathesis/bin/python -m pip install --disable-pip-version-check --quiet "schemathesis>=4.32,<5"; }
 	$(BIN)/python -m tests.api_check $(VENV)/schemathesis/bin/schemathesis $(ARGS)
+
+# For every platform; without the address of the index that it was made with.
+lock:
+	test -x $(VENV)/uv/bin/uv || { $(PYTHON) -m venv $(VENV)/uv && \
+	$(VENV)/uv/bin/python -m pip install --disable-pip-version-check --quiet "uv>=0.9"; }
+	$(VENV)/uv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" --extra postgresql pyproject.toml --output-file requirements.lock
 
 install: $(VENV)/.installed
 

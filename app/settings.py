@@ -85,6 +85,11 @@ class Settings(BaseSettings):
     allow_anonymous: bool = Field(
         False, description="Listen without API keys on other addresses than loopback as well."
     )
+    published_host: str | None = Field(
+        None,
+        description="Address at which others reach the service, where that is not the one it listens on: that at which "
+        "a container's port is published.",
+    )
     host_names: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Names, separated by commas, under which `/items` answers without API keys, beside localhost."
     )
@@ -106,18 +111,23 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _no_stranger_by_accident(self) -> Self:
-        if not (self.api_key_sha256 or self.allow_anonymous or _is_loopback(self.host)):
+        if not (self.api_key_sha256 or self.allow_anonymous or self._is_of_this_machine_only):
             raise ValueError(
-                f"host {self.host!r} can be reached by others: set WARDROBE_API_KEY_SHA256, or "
-                "WARDROBE_ALLOW_ANONYMOUS=true where something else keeps strangers away"
+                f"host {self.published_host or self.host!r} can be reached by others: make a key with 'wardrobe key' "
+                "('python -m app key') and set WARDROBE_API_KEY_SHA256, or WARDROBE_ALLOW_ANONYMOUS=true where "
+                "something else keeps strangers away"
             )
         return self
 
     @property
     def keeps_items(self) -> bool:
         """A wardrobe that everybody may look into and empty has to be wanted."""
-        strangers = self.allow_anonymous and not self.api_key_sha256 and not _is_loopback(self.host)
+        strangers = self.allow_anonymous and not self.api_key_sha256 and not self._is_of_this_machine_only
         return self.storage == "on" or (self.storage == "auto" and not strangers)
+
+    @property
+    def _is_of_this_machine_only(self) -> bool:
+        return _is_loopback(self.published_host or self.host)
 
     @model_validator(mode="after")
     def _queue_holds_a_request(self) -> Self:

@@ -224,7 +224,7 @@ def test_every_wardrobe_command_of_the_readme_is_understood() -> None:
     commands = [shlex.split(line) for line in re.findall(r"^\$ wardrobe (.+)$", README, flags=re.MULTILINE)]
     group = typer.main.get_command(cli)
 
-    assert len(commands) == 6
+    assert len(commands) == 7
     for name, *arguments in commands:
         existing = [str(ROOT) if word.startswith("~") else word for word in arguments]
         group.commands[name].make_context(name, existing)

@@ -181,6 +181,17 @@ def rules() -> None:
     print(DEFAULT_RULES, end="")
 
 
+@cli.command()
+def key() -> None:
+    """Make an API key: the key for a client, and its SHA-256 for the service, which holds nothing else."""
+    import hashlib
+    import secrets
+
+    made = secrets.token_urlsafe(32)
+    print(f"Authorization: Bearer {made}")
+    print(f"WARDROBE_API_KEY_SHA256={hashlib.sha256(made.encode()).hexdigest()}")
+
+
 @cli.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def train(context: typer.Context) -> None:
     """Train a model: the same as `python -m training`."""

@@ -102,6 +102,17 @@ def test_elsewhere_it_wants_keys_or_to_be_told(host: str) -> None:
     assert Settings(host=host, api_key_sha256=(digest,))
 
 
+@pytest.mark.parametrize("published", ["127.0.0.1", "::1", "localhost"])
+def test_published_on_loopback_no_key_is_needed_and_items_are_kept(published: str) -> None:
+    assert Settings(host="0.0.0.0", published_host=published).keeps_items
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_published_elsewhere_it_wants_keys_wherever_it_listens(host: str) -> None:
+    with pytest.raises(ValidationError, match=r"'192\.168\.1\.5' can be reached by others: make a key with"):
+        Settings(host=host, published_host="192.168.1.5")
+
+
 def test_several_digests_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     digests = [hashlib.sha256(key.encode()).hexdigest() for key in ("a", "b")]
     monkeypatch.setenv("WARDROBE_API_KEY_SHA256", ", ".join(digests) + ",")

@@ -1,6 +1,7 @@
 """`python -m app` with sub-commands, in processes of its own: killed, resumed, undone, and through a service."""
 
 import csv
+import hashlib
 import json
 import os
 import signal
@@ -197,6 +198,14 @@ def test_predict_prints_a_table_or_json(shipped: CommandLine, narrow: Narrow) ->
     assert "Bag" in table
     assert "missing.png: The file cannot be read: No such file or directory." in table
     assert [(row["label"], row["group"], row["decision"]) for row in found] == [("Bag", "bags", "sorted")]
+
+
+def test_a_key_is_made_with_the_digest_that_the_service_wants(shipped: CommandLine) -> None:
+    first, second = shipped.run("key").splitlines()
+
+    made = first.removeprefix("Authorization: Bearer ")
+    assert len(made) > 40
+    assert second == f"WARDROBE_API_KEY_SHA256={hashlib.sha256(made.encode()).hexdigest()}"
 
 
 def test_what_a_person_can_mend_is_said_in_words(shipped: CommandLine) -> None:
