@@ -7,26 +7,22 @@ from typing import Annotated
 import typer
 
 from app.errors import WardrobeError
-from training.config import ConfigError, FitConfig, Optimizer, Precision
-from training.data import Splits, load_fashion_mnist
+from training.config import DATA, ConfigError, FitConfig
+from training.data import Splits, load_for
 from training.export import evaluate_on_test, export
-from training.fit import fit, load_fit_result
+from training.fit import fit, is_finished, load_fit_result
 from training.options import (
     command_line,
     follow_up,
-    joined,
     option,
-    parse_counts,
     print_metrics,
     print_served,
     read_version,
     stoppable,
+    with_config,
 )
 from training.photos.cli import cli as photos_cli
 from training.promote import promote, rollback
-
-DEFAULTS = FitConfig()
-DATA, AUGMENTATION, NETWORK, OPTIMISATION = "Data", "Augmentation", "Network", "Optimisation"
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 cli.add_typer(photos_cli, name="photos")
@@ -36,69 +32,22 @@ DATA_HELP = (
     "Folder with the four Fashion-MNIST files. Default: $FASHION_MNIST_DIR, then the Debian package "
     "dataset-fashion-mnist, then a download into ./data."
 )
-DataOption = Annotated[Path | None, option(DATA_HELP, DATA, "--data")]
+DataOption = Annotated[Path | None, option(DATA_HELP, DATA.title, "--data")]
 RunOption = Annotated[Path, option("Folder of the run, with its checkpoint.", None, "--run")]
 DEFAULT_RUN = Path("runs/fashion-mnist")
 
 
 @cli.command("fit")
+@with_config
 def fit_command(
     run: RunOption = DEFAULT_RUN,
     resume: Annotated[bool, option("Go on from the run's checkpoint.", None, "--resume")] = False,
-    seed: Annotated[int, option("Of initialisation, split, shuffling and augmentation.")] = DEFAULTS.seed,
     data: DataOption = None,
-    num_validation: Annotated[
-        int, option("Training pictures set aside for validation.", DATA)
-    ] = DEFAULTS.num_validation,
-    max_shift_pixels: Annotated[
-        int, option("Largest random shift along an axis, in pixels; 0 for none.", AUGMENTATION)
-    ] = DEFAULTS.max_shift_pixels,
-    erase_probability: Annotated[
-        float, option("Share of pictures with a random rectangle erased, 0 to 1.", AUGMENTATION)
-    ] = DEFAULTS.erase_probability,
-    widths: Annotated[str, option("Channels at 28x28, 14x14, 7x7 ... pixels.", NETWORK)] = joined(DEFAULTS.widths),
-    blocks: Annotated[str, option("Residual blocks at each of these.", NETWORK)] = joined(DEFAULTS.blocks),
-    epochs: Annotated[int, option("Passes over the training pictures.", OPTIMISATION)] = DEFAULTS.epochs,
-    batch_size: Annotated[int, option("Pictures in one step.", OPTIMISATION)] = DEFAULTS.batch_size,
-    optimizer: Annotated[Optimizer, option("Nesterov SGD or AdamW.", OPTIMISATION)] = DEFAULTS.optimizer,
-    learning_rate: Annotated[
-        float, option("Peak learning rate, reached after the warm-up.", OPTIMISATION)
-    ] = DEFAULTS.learning_rate,
-    warmup_epochs: Annotated[
-        float, option("Epochs of linear warm-up; then half a cosine down to 0.", OPTIMISATION)
-    ] = DEFAULTS.warmup_epochs,
-    label_smoothing: Annotated[
-        float, option("Share of the target spread over all classes.", OPTIMISATION)
-    ] = DEFAULTS.label_smoothing,
-    weight_decay: Annotated[
-        float, option("L2 penalty factor (sgd) or decoupled decay (adamw).", OPTIMISATION)
-    ] = DEFAULTS.weight_decay,
-    precision: Annotated[
-        Precision,
-        option(
-            "auto: bfloat16 on CUDA, float32 on a CPU. bfloat16 is faster on CPUs with AVX512-BF16 or AMX.",
-            OPTIMISATION,
-        ),
-    ] = DEFAULTS.precision,
+    *,
+    config: FitConfig,
 ) -> None:
     """Train the network. Ctrl-C stops, --resume goes on after the last finished epoch."""
-    config = FitConfig(
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        warmup_epochs=warmup_epochs,
-        label_smoothing=label_smoothing,
-        widths=parse_counts("widths", widths),
-        blocks=parse_counts("blocks", blocks),
-        max_shift_pixels=max_shift_pixels,
-        erase_probability=erase_probability,
-        num_validation=num_validation,
-        seed=seed,
-        precision=precision,
-    )
-    splits = load(data, num_validation=num_validation, seed=seed)
+    splits = load(data, config)
     with stoppable(run):
         fit(splits, config, run_folder=run, resume=resume, command=command_line())
     print(f"Done. Next: {follow_up('export', '--run', run)}")
@@ -113,11 +62,11 @@ def export_command(
 ) -> None:
     """Write the run as the model's next version: TorchScript, ONNX, card and report, with validation figures."""
     result = load_fit_result(run)
-    if len(result.history) < result.config.epochs:
+    if not is_finished(result):
         raise ConfigError(
             f"{run} has finished {len(result.history)} of {result.config.epochs} epochs. Go on with fit --resume."
         )
-    splits = load(data, num_validation=result.config.num_validation, seed=result.config.seed)
+    splits = load(data, result.config)
     print("Exporting, checking parity and measuring on the validation pictures ...")
     artifact = export(result, splits, models_folder=models, name=name)
     print_metrics("validation", artifact.card.metrics["validation"])
@@ -135,7 +84,7 @@ def evaluate_command(
     Called again it measures again, compares with the card, and changes nothing.
     """
     config = FitConfig.from_dict(read_version(folder).training.config)
-    outcome = evaluate_on_test(folder, load(data, num_validation=config.num_validation, seed=config.seed))
+    outcome = evaluate_on_test(folder, load(data, config))
     print_metrics("test", outcome.measured)
     if outcome.recorded is None:
         print(f"Written into {folder}.")
@@ -169,8 +118,8 @@ def rollback_command(
     print(f"{folder.name}/{pointer.version} is served again; running services take it within seconds.")
 
 
-def load(data: Path | None, *, num_validation: int, seed: int) -> Splits:
-    splits = load_fashion_mnist(data, num_validation=num_validation, seed=seed)
+def load(data: Path | None, config: FitConfig) -> Splits:
+    splits = load_for(config, data)
     print(
         f"Fashion-MNIST from {splits.source}, digests verified: {len(splits.train)} training, "
         f"{len(splits.validation)} validation, {len(splits.test)} test pictures"

@@ -7,13 +7,14 @@ import gzip
 import hashlib
 import os
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from app.errors import WardrobeError
+from training.config import FitConfig
 
 CLASS_NAMES = (
     "T-shirt/top",
@@ -90,11 +91,18 @@ class Splits:
     rule: str
 
 
-def load_fashion_mnist(folder: Path | None = None, *, num_validation: int = 5_000, seed: int = 0) -> Splits:
+def load_fashion_mnist(
+    folder: Path | None = None,
+    *,
+    num_validation: int = 5_000,
+    seed: int = 0,
+    shares: tuple[float, ...] | None = None,
+) -> Splits:
     """Find, verify and split Fashion-MNIST. The validation part comes from the 60,000 training pictures.
 
-    Looks in `folder`, else in $FASHION_MNIST_DIR, else in the Debian package's folder, else in ./data, where it is
-    downloaded through torchvision if need be.
+    With `shares`, of training, validation and test, all 70,000 pictures are split anew. Looks in `folder`, else in
+    $FASHION_MNIST_DIR, else in the Debian package's folder, else in ./data, where it is downloaded
+    through torchvision if need be.
 
     Raises:
         DatasetError: a file is absent, unreadable, or not the published one.
@@ -112,7 +120,72 @@ def load_fashion_mnist(folder: Path | None = None, *, num_validation: int = 5_00
             )
     full = Dataset(parse_idx(files["train-images-idx3-ubyte"]), parse_idx(files["train-labels-idx1-ubyte"]).long())
     test = Dataset(parse_idx(files["t10k-images-idx3-ubyte"]), parse_idx(files["t10k-labels-idx1-ubyte"]).long())
+    if shares is not None:
+        return split_by_shares(full, test, shares=shares, seed=seed, source=source, sha256=sha256)
     return split(full, test, num_validation=num_validation, seed=seed, source=source, sha256=sha256)
+
+
+def load_for(config: FitConfig, folder: Path | None = None) -> Splits:
+    """What a run trains on: split as it says, with fewer pictures or wrong labels where it is about that.
+
+    Raises:
+        DatasetError: as `load_fashion_mnist`, or there are fewer training pictures than asked for.
+    """
+    seed = config.seed if config.split_seed is None else config.split_seed
+    splits = load_fashion_mnist(folder, num_validation=config.num_validation, seed=seed, shares=config.split_shares)
+    return degraded(splits, config)
+
+
+def degraded(splits: Splits, config: FitConfig) -> Splits:
+    """Fewer training pictures, or wrong labels; the other parts stay whole."""
+    train, rule = splits.train, splits.rule
+    if config.num_train is not None:
+        if config.num_train > len(train):
+            raise DatasetError(f"{config.num_train} training pictures cannot be taken from {len(train)}.")
+        train = train.subset(stratified(train.labels, config.num_train, seed=config.seed))
+        rule += f"; trained on {len(train)} of the training part, stratified by class"
+    if config.wrong_labels:
+        train = Dataset(train.images, with_wrong_labels(train.labels, config.wrong_labels, seed=config.seed))
+        rule += f"; {config.wrong_labels:.0%} of the training labels replaced by another"
+    return replace(splits, train=train, rule=rule)
+
+
+def stratified(labels: torch.Tensor, num_images: int, *, seed: int) -> torch.Tensor:
+    """Indices of `num_images` pictures, the same share of every class, in their order."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    chosen = []
+    for label in labels.unique():
+        of_class = order[labels[order] == label]
+        chosen.append(of_class[: round(num_images * len(of_class) / len(labels))])
+    return torch.cat(chosen).sort().values
+
+
+def with_wrong_labels(labels: torch.Tensor, share: float, *, seed: int) -> torch.Tensor:
+    """`share` of the labels replaced by another class, each as likely."""
+    generator = torch.Generator().manual_seed(seed)
+    wrong = torch.randperm(len(labels), generator=generator)[: round(share * len(labels))]
+    step = torch.randint(1, len(CLASS_NAMES), (len(wrong),), generator=generator)
+    return labels.index_copy(0, wrong, (labels[wrong] + step) % len(CLASS_NAMES))
+
+
+def split_by_shares(
+    full: Dataset, test: Dataset, *, shares: tuple[float, ...], seed: int, source: str, sha256: dict[str, str]
+) -> Splits:
+    """Pool both parts and split them anew into `shares` for training, validation and test, by a seeded shuffle."""
+    pooled = Dataset(torch.cat([full.images, test.images]), torch.cat([full.labels, test.labels]))
+    num_validation, num_test = round(shares[1] * len(pooled)), round(shares[2] * len(pooled))
+    in_test = torch.zeros(len(pooled), dtype=torch.bool)
+    in_test[stratified(pooled.labels, num_test, seed=seed)] = True
+    splits = split(
+        pooled.subset((~in_test).nonzero().flatten()),
+        pooled.subset(in_test.nonzero().flatten()),
+        num_validation=num_validation,
+        seed=seed,
+        source=source,
+        sha256=sha256,
+    )
+    rule = f"{'/'.join(f'{share:g}' for share in shares)} of all pictures, stratified by class, seed {seed}"
+    return replace(splits, rule=rule)
 
 
 def split(
@@ -121,13 +194,8 @@ def split(
     """Take `num_validation` pictures from `full`, the same share of every class, by a seeded shuffle."""
     if not 0 <= num_validation < len(full):
         raise DatasetError(f"{num_validation} validation pictures cannot be taken from {len(full)}.")
-    order = torch.randperm(len(full), generator=torch.Generator().manual_seed(seed))
-    validation_indices = []
-    for label in full.labels.unique():
-        of_class = order[full.labels[order] == label]
-        validation_indices.append(of_class[: round(num_validation * len(of_class) / len(full))])
     in_validation = torch.zeros(len(full), dtype=torch.bool)
-    in_validation[torch.cat(validation_indices)] = True
+    in_validation[stratified(full.labels, num_validation, seed=seed)] = True
     return Splits(
         train=full.subset((~in_validation).nonzero().flatten()),
         validation=full.subset(in_validation.nonzero().flatten()),

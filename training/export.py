@@ -82,7 +82,9 @@ def export(
         FileExistsError: that version is there already.
     """
     with staged(models_folder, name, version) as folder:
-        classifier = ExportedClassifier(result.network, mean=result.mean, std=result.std).eval()
+        classifier = ExportedClassifier(
+            result.network, mean=result.mean, std=result.std, mirror=result.config.flip
+        ).eval()
         export_torchscript(classifier, folder / TORCHSCRIPT_NAME)
         export_onnx(
             classifier,

@@ -1,26 +1,29 @@
 """Fit the network: one straight loop, a checkpoint an epoch, bit-for-bit resumable on the CPU."""
 
+import copy
 import math
 import os
 import pickle
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
 from app.artifact import EpochRecord
 from app.errors import WardrobeError
-from training.augment import augment
-from training.config import FitConfig
+from training.augment import augment, build_mix
+from training.config import ConfigError, FitConfig, Scaling
 from training.data import CLASS_NAMES, Dataset, Splits
-from training.network import ResNet
+from training.networks import NETWORKS
+from training.networks.initialise import initialise
+from training.optimisation import build_loss, build_optimizer, build_scheduler, penalty
 from training.progress import FitProgress
 
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -34,9 +37,9 @@ class ResumeError(WardrobeError):
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """The averaged network after the last epoch, and how it got there."""
+    """The averaged network after the last epoch, or after the best one with early stopping, and how it got there."""
 
-    network: ResNet
+    network: nn.Module
     config: FitConfig
     mean: float
     std: float
@@ -45,8 +48,10 @@ class FitResult:
     command: str
 
 
-def build_network(config: FitConfig) -> ResNet:
-    return ResNet(widths=config.widths, blocks=config.blocks, num_classes=len(CLASS_NAMES))
+def build_network(config: FitConfig) -> nn.Module:
+    network = NETWORKS[config.network](num_classes=len(CLASS_NAMES), **config.network_options)
+    initialise(network, config.init, scale=config.init_scale, slope=config.init_slope, zero_biases=config.zero_biases)
+    return network
 
 
 def fit(
@@ -61,10 +66,12 @@ def fit(
 ) -> FitResult:
     """Train on `splits.train`, watch `splits.validation`, and return the averaged weights of the last epoch.
 
-    The last epoch is taken by rule: choosing the best one would make the validation figure flatter. A checkpoint is
-    written before the first and after every epoch; `stop_after_epoch` ends a run early, as Ctrl-C would.
+    The last epoch is taken by rule: choosing the best one would make the validation figure flatter. Early stopping
+    (`config.patience`) does choose it. A checkpoint is written before the first and after every epoch;
+    `stop_after_epoch` ends a run early, as Ctrl-C would.
 
     Raises:
+        ConfigError: the last batch would be a single picture, and batch normalisation has no use for one.
         ResumeError: `resume` without a checkpoint, or with one made by another config or on other data; a new run
             where there is a checkpoint already: it would be lost.
     """
@@ -75,14 +82,20 @@ def fit(
 
     # 47 MB of bytes: the whole data set stays on the device, no loader process is needed.
     images, labels = splits.train.images.to(device), splits.train.labels.to(device)
-    mean, std = normalization(splits.train)
+    mean, std = normalization(splits.train, config.scaling)
+    batch_size = config.batch_size or len(labels)  # 0 is the full batch
+    if config.norm == "batch" and len(labels) % batch_size == 1:
+        raise ConfigError(f"Of {len(labels)} pictures the last would be a batch of its own: change the batch size.")
 
     network = build_network(config).to(device).to(memory_format=torch.channels_last)
     averaged = AveragedModel(network, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True)
     optimizer = build_optimizer(network, config)
-    steps_per_epoch = math.ceil(len(labels) / config.batch_size)
+    steps_per_epoch = math.ceil(len(labels) / batch_size)
     scheduler = build_scheduler(optimizer, config, steps_per_epoch=steps_per_epoch)
+    loss_of, validation_loss_of = build_loss(config), build_loss(replace(config, label_smoothing=0.0))
+    mix = build_mix(config)
     history: list[EpochRecord] = []
+    best: dict[str, Any] | None = None  # averaged weights of the best epoch, with early stopping
 
     run_folder.mkdir(parents=True, exist_ok=True)
     checkpoint_path = run_folder / CHECKPOINT_NAME
@@ -97,7 +110,13 @@ def fit(
 
     def save() -> None:
         save_checkpoint(
-            checkpoint_path, identity=identity, about=about, stateful=stateful, generator=generator, history=history
+            checkpoint_path,
+            identity=identity,
+            about=about,
+            stateful=stateful,
+            generator=generator,
+            history=history,
+            best=best,
         )
 
     if resume:
@@ -107,6 +126,7 @@ def fit(
             owner.load_state_dict(checkpoint[name])
         generator.set_state(checkpoint["generator"])
         history = [EpochRecord(**record) for record in checkpoint["history"]]
+        best = checkpoint.get("best")
     elif checkpoint_path.exists():
         raise ResumeError(f"{checkpoint_path} exists. Go on with --resume, or give another --run folder.")
     else:
@@ -115,24 +135,24 @@ def fit(
     autocast_dtype = torch.bfloat16 if use_bfloat16(config, device) else torch.float32
     with FitProgress(config.epochs, steps_per_epoch, num_done=len(history)) as progress:
         for epoch in range(len(history) + 1, config.epochs + 1):
+            if stops_early(history, config):
+                break
             started = time.perf_counter()
+            torch.manual_seed(1_000_003 * config.seed + epoch)  # dropout and mixing: a resumed epoch draws the same
             network.train()
             total_loss = torch.zeros((), device=device)
             num_correct = torch.zeros((), device=device)
-            for indices in batches(len(labels), config.batch_size, generator):
-                batch = augment(
-                    images[indices],
-                    max_shift_pixels=config.max_shift_pixels,
-                    erase_probability=config.erase_probability,
-                    generator=generator,
-                )
+            for indices in batches(len(labels), batch_size, generator):
+                batch = augment(images[indices], config, generator=generator)
+                inputs, targets = mix(normalize(batch, mean=mean, std=std), labels[indices])
                 with torch.autocast(device, dtype=autocast_dtype, enabled=autocast_dtype is torch.bfloat16):
-                    logits = network(normalize(batch, mean=mean, std=std))
-                    loss = F.cross_entropy(logits, labels[indices], label_smoothing=config.label_smoothing)
+                    logits = network(inputs)
+                    loss = loss_of(logits, targets) + penalty(network, l1=config.l1, l2=config.l2)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                scheduler.step()
+                if not isinstance(scheduler, ReduceLROnPlateau):
+                    scheduler.step()
                 averaged.update_parameters(network)
 
                 total_loss += loss.detach() * len(indices)
@@ -146,11 +166,15 @@ def fit(
                 learning_rate=optimizer.param_groups[0]["lr"],
                 train_loss=total_loss.item() / len(labels),
                 train_accuracy=num_correct.item() / len(labels),
-                validation_loss=F.cross_entropy(validation_logits, validation_labels).item(),
+                validation_loss=validation_loss_of(validation_logits, validation_labels).item(),
                 validation_accuracy=(validation_logits.argmax(1) == validation_labels).double().mean().item(),
                 seconds=time.perf_counter() - started,
             )
             history.append(record)
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(record.validation_loss)
+            if config.patience and best_epoch(history) == epoch:
+                best = copy.deepcopy(averaged.state_dict())
             save()
             progress.epoch(record)
             if epoch == stop_after_epoch:
@@ -160,14 +184,26 @@ def fit(
 
 
 def load_fit_result(run_folder: Path) -> FitResult:
-    """The averaged network as of the last checkpoint in `run_folder`, finished or not."""
+    """The network as of the last checkpoint in `run_folder`, finished or not."""
     checkpoint = load_checkpoint(run_folder / CHECKPOINT_NAME)
     config = FitConfig.from_dict(checkpoint["identity"]["config"])
     averaged = AveragedModel(build_network(config))
-    averaged.load_state_dict(checkpoint["averaged"])
+    averaged.load_state_dict(checkpoint.get("best") or checkpoint["averaged"])
     history = [EpochRecord(**record) for record in checkpoint["history"]]
-    network = cast("ResNet", averaged.module)
-    return FitResult(network=network.eval(), config=config, history=history, **checkpoint["about"])
+    return FitResult(network=averaged.module.eval(), config=config, history=history, **checkpoint["about"])
+
+
+def best_epoch(history: list[EpochRecord]) -> int:
+    """The epoch with the lowest validation loss, the first of equals; 0 before the first."""
+    return min(history, key=lambda record: record.validation_loss).epoch if history else 0
+
+
+def stops_early(history: list[EpochRecord], config: FitConfig) -> bool:
+    return bool(config.patience) and len(history) - best_epoch(history) >= config.patience
+
+
+def is_finished(result: FitResult) -> bool:
+    return len(result.history) == result.config.epochs or stops_early(result.history, result.config)
 
 
 def describe_device(device: str) -> str:
@@ -177,14 +213,22 @@ def describe_device(device: str) -> str:
     return f"{device} ({torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()})"
 
 
-def normalization(train: Dataset) -> tuple[float, float]:
-    """Mean and standard deviation of the training pixels scaled to 0..1."""
-    scaled = train.images.double() / 255
-    return scaled.mean().item(), scaled.std().item()
+def normalization(train: Dataset, scaling: Scaling = "standardise") -> tuple[float, float]:
+    """What is taken from pixels in 0..1, and what they are divided by then: every scaling is of this form."""
+    match scaling:
+        case "standardise":
+            scaled = train.images.double() / 255
+            return scaled.mean().item(), scaled.std().item()
+        case "zero-to-one":
+            return 0.0, 1.0
+        case "minus-one-to-one":
+            return 0.5, 0.5
+        case "none":  # 0 to 255
+            return 0.0, 1 / 255
 
 
 def normalize(images: Tensor, *, mean: float, std: float) -> Tensor:
-    """uint8 (N, H, W) in 0..255 -> float32 (N, 1, H, W), standardised."""
+    """uint8 (N, H, W) in 0..255 -> float32 (N, 1, H, W), scaled as the network wants it."""
     return ((images.float() / 255 - mean) / std).unsqueeze(1).contiguous(memory_format=torch.channels_last)
 
 
@@ -221,43 +265,6 @@ def moving_average(decay: float) -> Callable[[TensorList, TensorList, Tensor | i
     return average
 
 
-def build_optimizer(network: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
-    match config.optimizer:
-        case "sgd":
-            return torch.optim.SGD(
-                network.parameters(),
-                lr=config.learning_rate,
-                momentum=config.momentum,
-                nesterov=True,
-                weight_decay=config.weight_decay,
-            )
-        case "adamw":
-            return torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-
-
-def build_scheduler(
-    optimizer: torch.optim.Optimizer, config: FitConfig, *, steps_per_epoch: int
-) -> torch.optim.lr_scheduler.LambdaLR:
-    return warmup_cosine(
-        optimizer,
-        num_warmup=max(1, round(config.warmup_epochs * steps_per_epoch)),
-        num_steps=config.epochs * steps_per_epoch,
-    )
-
-
-def warmup_cosine(
-    optimizer: torch.optim.Optimizer, *, num_warmup: int, num_steps: int
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear warm-up, then half a cosine down to 0 at the last step (Loshchilov and Hutter, SGDR, 2016)."""
-
-    def factor(step: int) -> float:
-        if step < num_warmup:
-            return (step + 1) / num_warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / max(1, num_steps - num_warmup)))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
 def use_bfloat16(config: FitConfig, device: str) -> bool:
     """`auto` is bfloat16 on CUDA and float32 on the CPU, where few processors have it and the others crawl."""
     return config.precision == "bfloat16" or (config.precision == "auto" and device == "cuda")
@@ -271,11 +278,12 @@ def save_checkpoint(
     stateful: dict[str, Any],
     generator: torch.Generator,
     history: list[EpochRecord],
+    best: dict[str, Any] | None = None,
 ) -> None:
     """Write everything that the next epoch depends on; the old file stays until the new one is complete."""
     content = {name: owner.state_dict() for name, owner in stateful.items()}
     content |= {"identity": identity, "about": about, "generator": generator.get_state()}
-    content |= {"history": [record.model_dump() for record in history]}
+    content |= {"history": [record.model_dump() for record in history], "best": best}
     temporary = path.with_suffix(".tmp")
     torch.save(content, temporary)
     os.replace(temporary, path)

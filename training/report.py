@@ -68,9 +68,11 @@ def plot_curves(card: Card) -> Figure:
     epochs = [record.epoch for record in history]
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     loss_axes, error_axes = figure.subplots(1, 2)
-    loss_axes.plot(epochs, [record.train_loss for record in history], label="train (smoothed labels, augmented)")
+    loss_axes.plot(epochs, [record.train_loss for record in history], label="train (as trained: smoothed, augmented)")
     loss_axes.plot(epochs, [record.validation_loss for record in history], label="validation")
-    loss_axes.set(xlabel="epoch", ylabel="loss (nats)", ylim=(0, None))
+    loss_name = card.training.config.get("loss", "cross-entropy")  # cards of photos, and older ones, have no other
+    unit = "loss (nats)" if loss_name == "cross-entropy" else f"loss ({loss_name})"
+    loss_axes.set(xlabel="epoch", ylabel=unit, ylim=(0, None))
     error_axes.plot(epochs, [100 - 100 * record.train_accuracy for record in history], label="train (augmented)")
     error_axes.plot(epochs, [100 - 100 * record.validation_accuracy for record in history], label="validation")
     error_axes.set(xlabel="epoch", ylabel="error (%), log scale", yscale="log")

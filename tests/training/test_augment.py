@@ -1,8 +1,11 @@
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor
 
-from training.augment import augment, random_erase, random_flip, random_shift
+from training.augment import augment, random_affine, random_erase, random_flip, random_shift
+from training.config import FitConfig
 from training.data import Splits
 
 
@@ -15,9 +18,7 @@ def test_augment_is_seeded_and_keeps_the_form(sample: Splits) -> None:
     images = sample.train.images[:100]
     before = images.clone()
 
-    first, again, other = (
-        augment(images, max_shift_pixels=2, erase_probability=0.5, generator=generator(seed)) for seed in (1, 1, 2)
-    )
+    first, again, other = (augment(images, FitConfig(), generator=generator(seed)) for seed in (1, 1, 2))
 
     assert (first.shape, first.dtype) == (images.shape, torch.uint8)
     assert first.equal(again)
@@ -105,4 +106,43 @@ def test_erase_chooses_images_independently() -> None:
 def test_augment_takes_any_batch(shape: tuple[int, ...]) -> None:
     images = torch.full(shape, 7, dtype=torch.uint8)
 
-    assert augment(images, max_shift_pixels=2, erase_probability=1, generator=generator()).shape == shape
+    assert augment(images, FitConfig(erase_probability=1), generator=generator()).shape == shape
+
+
+def test_no_augmentation_draws_nothing(sample: Splits) -> None:
+    """All of it off: the pictures as they are."""
+    config = FitConfig(max_shift_pixels=0, flip=False, erase_probability=0)
+
+    assert augment(sample.train.images[:20], config, generator=generator()).equal(sample.train.images[:20])
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_affine_turns_by_up_to_the_limit(interpolation: Literal["nearest", "bilinear"]) -> None:
+    """A bar through the centre ends at angles up to the limit, on both sides, and nearest makes no new grey."""
+    images = torch.zeros(500, 29, 29, dtype=torch.uint8)
+    images[:, 14, 14:] = 255  # from the centre to the right
+
+    turned = random_affine(
+        images, max_rotation_degrees=30, max_zoom=0, interpolation=interpolation, generator=generator()
+    )
+
+    rows, columns = torch.arange(29.0) - 14, torch.arange(29.0) - 14
+    weights = turned.float() / turned.float().sum((1, 2), keepdim=True)
+    angles = torch.atan2((weights.sum(2) * rows).sum(1), (weights.sum(1) * columns).sum(1)).rad2deg()
+    assert -32 < angles.min() < -25
+    assert 25 < angles.max() < 32
+    assert (set(turned.unique().tolist()) == {0, 255}) == (interpolation == "nearest")
+
+
+def test_affine_zooms_both_ways() -> None:
+    """A square of 14 pixels has 0.8 to 1.2 times its side."""
+    images = torch.zeros(500, 28, 28, dtype=torch.uint8)
+    images[:, 7:21, 7:21] = 255
+
+    zoomed = random_affine(
+        images, max_rotation_degrees=0, max_zoom=0.2, interpolation="bilinear", generator=generator()
+    )
+
+    sides = (zoomed.double() / 255).sum((1, 2)).sqrt() / 14
+    assert 0.78 < sides.min() < 0.83
+    assert 1.17 < sides.max() < 1.22

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from training.config import FitConfig
 from training.data import Splits
 from training.fit import build_network, normalize
-from training.network import ResidualBlock, ResNet
+from training.networks.resnet import ResidualBlock, ResNet
 
 
 def test_logits_have_one_column_a_class() -> None:

@@ -21,8 +21,8 @@ from training.fit import (
     load_checkpoint,
     moving_average,
     save_checkpoint,
-    warmup_cosine,
 )
+from training.optimisation import warmup_cosine
 from training.photos.augment import augment
 from training.photos.config import PhotoConfig
 from training.photos.dataset import PhotoDataset, Photos
