@@ -1,12 +1,15 @@
 """Train the models. fit, export and evaluate are of Fashion-MNIST; photos is of real photos; the others of both."""
 
+import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from app.errors import WardrobeError
+from training.compare import Comparison, compare, configs_of, plan, read_definition, summarise, table, write_comparison
 from training.config import DATA, ConfigError, FitConfig
 from training.data import Splits, load_for
 from training.export import evaluate_on_test, export
@@ -93,6 +96,39 @@ def evaluate_command(
     else:
         print(f"The card differs: it says {outcome.recorded.accuracy:.2%}.", file=sys.stderr)
         raise typer.Exit(1)
+
+
+@cli.command("compare")
+def compare_command(
+    definition: Annotated[str, typer.Argument(help="A TOML file (see training/compare.py), or the name of a ladder.")],
+    out: Annotated[Path | None, option("Folder of the runs and the result. Default: runs/compare/<name>.")] = None,
+    jobs: Annotated[int, option("Runs at a time. Default: one for each core.")] = 0,
+    against: Annotated[str | None, option("Row that the others are compared with. Default: the first.")] = None,
+    data: DataOption = None,
+) -> None:
+    """Train every row with every seed and compare them. Called again, it goes on where it was stopped."""
+    defined, name = read_definition(definition)
+    configs = configs_of(defined)
+    folder = out or Path("runs") / "compare" / name
+    num_cores = os.cpu_count() or 1
+    num_jobs = jobs or num_cores
+    num_threads = max(1, num_cores // num_jobs)
+    runs = plan(configs, defined, folder=folder, data=data, num_threads=num_threads)
+    try:
+        results = compare(runs, num_jobs=num_jobs)
+    except KeyboardInterrupt:
+        print(f"\nStopped. {folder} holds what is done; the same command goes on.")
+        raise typer.Exit(130) from None
+    comparison = Comparison(
+        command=command_line(),
+        made_at=datetime.now(UTC).replace(microsecond=0),
+        device=results[0].device,
+        part=defined.part,
+        num_images=len(results[0].right),
+        rows=summarise(results, against=against or results[0].row),
+    )
+    write_comparison(comparison, folder)
+    print(f"\n{table(comparison)}\n\nWrote comparison.json, .csv and .png into {folder}.")
 
 
 @cli.command("promote")
