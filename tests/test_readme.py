@@ -10,6 +10,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Generator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from app.cli.commands import cli
 from app.metrics import Metrics as ServiceMetrics
 from app.settings import Settings
 from tests.process import serving, small_service
+from training.__main__ import cli as training_cli
+from training.config import ConfigError, FitConfig
 from training.photos.labels import LabelMap
 
 ROOT = Path(__file__).parent.parent
@@ -255,3 +258,37 @@ def test_the_readmes_python_keeps_corrects_and_exports_items(artifact: Artifact,
 if __name__ == "__main__":
     tables = settings_table(), metrics_table(), wardrobe_table(), robustness_table(WARDROBE)
     print(*tables, sep="\n\n")
+
+
+LAB_ROWS = [
+    (row[1], row[2])
+    for line in README.split("| topic | option | file |")[1].split("\n\n")[0].splitlines()
+    if len(row := line.strip("|").split("|")) == 3 and "---" not in line
+]
+
+
+def test_the_index_of_the_lab_names_every_option_and_what_is_there() -> None:
+    """All fields of FitConfig, no option that is none, and files and functions that exist."""
+    options = {f"--{field.name.replace('_', '-')}" for field in fields(FitConfig)}
+
+    assert {word for cell, _ in LAB_ROWS for word in re.findall(r"`(--[a-z0-9-]+)`", cell)} == options
+    for _, cell in LAB_ROWS:
+        for name, function in re.findall(r"`(training/[a-z_/]+\.py)`(?: \((\w+)\))?", cell):
+            assert f"def {function}" in (ROOT / name).read_text() or not function
+
+
+def test_a_combination_is_refused_as_the_readme_shows() -> None:
+    with pytest.raises(ConfigError) as caught:
+        FitConfig(network="perceptron")
+
+    assert f"\nError: {caught.value}\n" in README
+
+
+@pytest.mark.parametrize(
+    "command", re.findall(r"^\$ \.venv/bin/python -m training ((?!photos).+)$", README, flags=re.MULTILINE)
+)
+def test_every_training_command_of_the_readme_is_understood(command: str) -> None:
+    """Parsed with all its options; nothing is run."""
+    name, *arguments = shlex.split(command)
+
+    typer.main.get_command(training_cli).commands[name].make_context(name, arguments)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from app.errors import WardrobeError
-from training.compare import Comparison, compare, configs_of, plan, read_definition, summarise, table, write_comparison
+from training.compare import compare, configs_of, plan, read_definition
 from training.config import DATA, ConfigError, FitConfig
 from training.data import Splits, load_for
 from training.export import evaluate_on_test, export
@@ -25,7 +25,11 @@ from training.options import (
     with_config,
 )
 from training.photos.cli import cli as photos_cli
+from training.preview import write_preview
 from training.promote import promote, rollback
+from training.range_test import range_test, write_range_test
+from training.run_comparison import Comparison, summarise, table, write_comparison
+from training.worked_examples import write_page
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 cli.add_typer(photos_cli, name="photos")
@@ -54,6 +58,34 @@ def fit_command(
     with stoppable(run):
         fit(splits, config, run_folder=run, resume=resume, command=command_line())
     print(f"Done. Next: {follow_up('export', '--run', run)}")
+
+
+@cli.command("preview")
+@with_config
+def preview_command(
+    out: Annotated[Path, option("The PNG to write.")] = Path("runs/preview.png"),
+    data: DataOption = None,
+    *,
+    config: FitConfig,
+) -> None:
+    """Show what the augmentation makes of a picture of each class."""
+    write_preview(load(data, config), config, out)
+    print(f"Wrote {out}: a picture of each class, and what is made of it.")
+
+
+@cli.command("range-test")
+@with_config
+def range_test_command(
+    out: Annotated[Path, option("The PNG to write.")] = Path("runs/range-test.png"),
+    steps: Annotated[int, option("Steps from the lowest rate to the highest.")] = 300,
+    data: DataOption = None,
+    *,
+    config: FitConfig,
+) -> None:
+    """Raise the learning rate from step to step and plot the loss, to find a rate."""
+    result = range_test(load(data, config), config, num_steps=steps)
+    write_range_test(result, out)
+    print(f"Wrote {out}. A tenth of the rate with the lowest loss: --learning-rate {result.suggestion:.2g}")
 
 
 @cli.command("export")
@@ -129,6 +161,15 @@ def compare_command(
     )
     write_comparison(comparison, folder)
     print(f"\n{table(comparison)}\n\nWrote comparison.json, .csv and .png into {folder}.")
+
+
+@cli.command("examples")
+def examples_command(
+    out: Annotated[Path, option("The page to write.")] = Path("runs/worked-examples.html"),
+) -> None:
+    """Write a page with the examples that the slides work by hand."""
+    write_page(out)
+    print(f"Wrote {out}.")
 
 
 @cli.command("promote")

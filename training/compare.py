@@ -1,28 +1,27 @@
 """Compare configs: each with several seeds, in parallel processes, resumable, into one table with a plot.
 
-seeds = 3                          # of initialisation, shuffling and augmentation; the split is the same for all
-part = "validation"                # what is measured, once a run is over; "test" where a published figure is sought
+    seeds = 3                          # of initialisation, shuffling and augmentation; the split is the same for all
+    part = "validation"                # what is measured, once a run is over; "test" where a published figure is sought
 
-[base]                             # of every row; `preset` is one of training/presets
-preset = "mlp"
-epochs = 10
+    [base]                             # of every row; `preset` is one of training/presets
+    preset = "mlp"
+    epochs = 10
 
-[[rows]]                           # a list, and
-name = "sigmoid"
-activation = "sigmoid"
+    [[rows]]                           # a list, and
+    name = "sigmoid"
+    activation = "sigmoid"
 
-[grid]                             # every combination of these
-learning_rate = [0.1, 0.01]
+    [grid]                             # every combination of these
+    learning_rate = [0.1, 0.01]
+
+`python -m training compare FILE.toml` carries it out.
 """
 
-import csv
 import itertools
-import math
 import multiprocessing
 import os
 import re
 import signal
-import statistics
 import time
 import tomllib
 from collections.abc import Sequence
@@ -30,30 +29,23 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib
 import torch
-from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from app.errors import WardrobeError
 from training.config import ConfigError, FitConfig
 from training.data import load_for
 from training.fit import CHECKPOINT_NAME, fit, predict
 from training.presets import load_preset
-
-matplotlib.use("agg")  # no screen
+from training.run_comparison import RunResult
 
 LADDERS = Path(__file__).parent / "ladders"
 RESULT_NAME, LOG_NAME = "result.json", "log.txt"
 POLL_SECONDS = 1.0
-# 97.5 % quantiles of Student's t for 1, 2, 3 ... degrees of freedom; beyond, the last one is a little too wide.
-T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 class CompareError(WardrobeError):
@@ -70,57 +62,6 @@ class Definition(BaseModel):
     base: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     grid: dict[str, list[Any]] = {}
-
-
-class RunResult(BaseModel):
-    """One row with one seed. `right` has a 1 for each picture that was classified right, else a 0."""
-
-    row: str
-    seed: int
-    part: str
-    config: dict[str, Any]
-    accuracy: float
-    num_parameters: int
-    seconds: float
-    device: str
-    right: str
-
-
-class Against(BaseModel):
-    """A row less the row that it is compared with, in shares of the pictures.
-
-    `interval` is over the seeds: 95 %, paired, Student's t; there is none for one seed. `p_value` is over the pictures:
-    McNemar's test, with the mean over the seeds in place of right or wrong.
-    """
-
-    row: str
-    difference: float
-    interval: tuple[float, float] | None
-    p_value: float
-
-
-class RowResult(BaseModel):
-    """A row over all its seeds; `spread` is the sample standard deviation of the accuracies."""
-
-    row: str
-    accuracies: list[float]
-    mean: float
-    spread: float | None
-    num_parameters: int
-    seconds: float
-    against: Against | None
-    config: dict[str, Any]
-
-
-class Comparison(BaseModel):
-    """What was found, and how it was made."""
-
-    command: str
-    made_at: datetime
-    device: str
-    part: str
-    num_images: int
-    rows: list[RowResult]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +102,8 @@ def configs_of(definition: Definition) -> dict[str, FitConfig]:
         ConfigError: a row is not a config, has no name or another's; there is none.
     """
     rows = [dict(row) for row in definition.rows]
-    for values in itertools.product(*definition.grid.values()) if definition.grid else ():
-        combination = dict(zip(definition.grid, values, strict=True))
+    for combined in itertools.product(*definition.grid.values()) if definition.grid else ():
+        combination = dict(zip(definition.grid, combined, strict=True))
         rows.append({"name": ", ".join(f"{key} {value}" for key, value in combination.items()), **combination})
     configs: dict[str, FitConfig] = {}
     for row in rows:
@@ -221,9 +162,9 @@ def compare(runs: Sequence[Run], *, num_jobs: int) -> list[RunResult]:
         try:
             while waiting:
                 finished, waiting = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-                done = sum(map(epochs_done, missing))
-                progress.update(task, completed=done)
-                minutes_left = (time.perf_counter() - started) / max(1, done - before) * (total - done) / 60
+                num_done = sum(map(epochs_done, missing))
+                progress.update(task, completed=num_done)
+                minutes_left = (time.perf_counter() - started) / max(1, num_done - before) * (total - num_done) / 60
                 for future in finished:
                     result = future.result()
                     progress.console.print(
@@ -240,7 +181,7 @@ def compare(runs: Sequence[Run], *, num_jobs: int) -> list[RunResult]:
             for process in multiprocessing.active_children():
                 process.terminate()
             raise
-    return [result for run in runs if (result := read_result(run))]
+    return [done for run in runs if (done := read_result(run)) is not None]
 
 
 def end_quietly() -> None:
@@ -300,109 +241,3 @@ def read_result(run: Run) -> RunResult | None:
             f"{path} is of another config: {'; '.join(changed)}. Delete its folder, or give another --out."
         )
     return result
-
-
-def summarise(results: Sequence[RunResult], *, against: str) -> list[RowResult]:
-    """Mean and spread of each row, and its difference from the row `against`.
-
-    Raises:
-        ConfigError: there is no such row.
-    """
-    by_row = {row: [result for result in results if result.row == row] for row in dict.fromkeys(r.row for r in results)}
-    if against not in by_row:
-        raise ConfigError(f"There is no row {against}. There are: {'; '.join(by_row)}.")
-    rows = []
-    for row, runs in by_row.items():
-        accuracies = [run.accuracy for run in runs]
-        rows.append(
-            RowResult(
-                row=row,
-                accuracies=accuracies,
-                mean=statistics.fmean(accuracies),
-                spread=statistics.stdev(accuracies) if len(runs) > 1 else None,
-                num_parameters=runs[0].num_parameters,
-                seconds=statistics.fmean(run.seconds for run in runs),
-                against=None if row == against else paired(runs, by_row[against]),
-                config=runs[0].config,
-            )
-        )
-    return rows
-
-
-def paired(first: Sequence[RunResult], second: Sequence[RunResult]) -> Against:
-    """`first` less `second`, seed by seed and picture by picture: every run is measured on the same pictures."""
-    differences = [a.accuracy - b.accuracy for a, b in zip(first, second, strict=True)]
-    mean, num_seeds = statistics.fmean(differences), len(differences)
-    interval = None
-    if num_seeds > 1:
-        quantile = T_QUANTILES[min(num_seeds - 1, len(T_QUANTILES)) - 1]
-        half_width = quantile * statistics.stdev(differences) / num_seeds**0.5
-        interval = (mean - half_width, mean + half_width)
-    # For one seed this is McNemar's statistic, (b - c) / sqrt(b + c), of the pictures that only one of them gets right.
-    per_picture = _share_right(first) - _share_right(second)  # (N,) in -1 to 1
-    z = per_picture.sum() / per_picture.square().sum().sqrt().clamp(min=1e-12)
-    return Against(
-        row=second[0].row, difference=mean, interval=interval, p_value=math.erfc(abs(z.item()) / math.sqrt(2))
-    )
-
-
-def _share_right(runs: Sequence[RunResult]) -> Tensor:
-    return torch.tensor([[int(digit) for digit in run.right] for run in runs], dtype=torch.float64).mean(0)
-
-
-def write_comparison(comparison: Comparison, folder: Path) -> None:
-    """comparison.json, comparison.csv and comparison.png."""
-    (folder / "comparison.json").write_text(comparison.model_dump_json(indent=1) + "\n")
-    with (folder / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["row", "mean", "spread", "n", "parameters", "seconds", "against", "difference", "p"])
-        for row in comparison.rows:
-            compared = [row.against.row, row.against.difference, row.against.p_value] if row.against else ["", "", ""]
-            n = len(row.accuracies)
-            writer.writerow([row.row, row.mean, row.spread, n, row.num_parameters, round(row.seconds, 1), *compared])
-    plot_comparison(comparison).savefig(folder / "comparison.png", dpi=110)
-
-
-def table(comparison: Comparison) -> str:
-    """As Markdown: accuracy and differences in percent and points."""
-    reference = next(row.row for row in comparison.rows if row.against is None)
-    lines = [
-        f"| | {comparison.part} accuracy, % | n | parameters | seconds | less {reference}, points | p |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in comparison.rows:
-        accuracy = f"{100 * row.mean:.2f}" + ("" if row.spread is None else f" ± {100 * row.spread:.2f}")
-        difference, p_value = "", ""
-        if row.against is not None:
-            difference, p_value = f"{100 * row.against.difference:+.2f}", f"{row.against.p_value:.2g}"
-            if row.against.interval is not None:
-                low, high = row.against.interval
-                difference += f" ({100 * low:+.2f} to {100 * high:+.2f})"
-        lines.append(
-            f"| {row.row} | {accuracy} | {len(row.accuracies)} | {row.num_parameters:,} | {row.seconds:.0f} "
-            f"| {difference} | {p_value} |"
-        )
-    return "\n".join(lines)
-
-
-def plot_comparison(comparison: Comparison) -> Figure:
-    """Each run a dot and each row's mean a line; and the means against parameters and seconds."""
-    rows = comparison.rows
-    figure = Figure(figsize=(13, 1.8 + 0.3 * max(6, len(rows))), layout="constrained")
-    axes, size_axes, time_axes = figure.subplots(1, 3, width_ratios=[2, 1, 1])
-    for position, row in enumerate(rows):
-        accuracies = [100 * accuracy for accuracy in row.accuracies]
-        axes.plot(accuracies, [position] * len(accuracies), "o", color="C0", alpha=0.6, markersize=5)
-        axes.plot([100 * row.mean] * 2, [position - 0.3, position + 0.3], color="C1", linewidth=2)
-        size_axes.plot(row.num_parameters, 100 * row.mean, "o", color="C0")
-        time_axes.plot(max(row.seconds, 0.1), 100 * row.mean, "o", color="C0")
-        for beside, x in ((size_axes, row.num_parameters), (time_axes, max(row.seconds, 0.1))):
-            beside.annotate(row.row, (x, 100 * row.mean), xytext=(3, 3), textcoords="offset points", fontsize=7)
-    axes.set_yticks(range(len(rows)), [row.row for row in rows])
-    axes.invert_yaxis()
-    axes.set(xlabel=f"{comparison.part} accuracy (%), n = {comparison.num_images}")
-    size_axes.set(xscale="log", xlabel="parameters", ylabel="mean accuracy (%)")
-    time_axes.set(xscale="log", xlabel="seconds of training")
-    for each in (axes, size_axes, time_axes):
-        each.grid(alpha=0.3)
-    return figure

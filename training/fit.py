@@ -121,7 +121,9 @@ def fit(
 
     if resume:
         checkpoint = load_checkpoint(checkpoint_path)
-        check_identity(checkpoint_path, found=checkpoint["identity"], wanted=identity)
+        found = checkpoint["identity"]
+        found["config"] = FitConfig.from_dict(found["config"]).to_dict()  # an older one lacks the newer choices
+        check_identity(checkpoint_path, found=found, wanted=identity)
         for name, owner in stateful.items():
             owner.load_state_dict(checkpoint[name])
         generator.set_state(checkpoint["generator"])

@@ -53,7 +53,7 @@ def test_fit_help_lists_every_option_with_its_default() -> None:
     words = " ".join(re.sub(r"[│╭╮╰╯─]", " ", result.output).split())
 
     assert result.exit_code == 0
-    options = re.findall(r"--[a-z-]+", words)
+    options = re.findall(r"--[a-z0-9-]+", words)
     for field in dataclasses.fields(FitConfig):
         option = f"--{field.name.replace('_', '-')}"
         assert option in options

@@ -8,18 +8,10 @@ from typing import Any
 
 import pytest
 
-from training.compare import (
-    LADDERS,
-    Comparison,
-    Definition,
-    RunResult,
-    configs_of,
-    paired,
-    read_definition,
-    summarise,
-)
+from training.compare import LADDERS, Definition, configs_of, read_definition
 from training.config import ConfigError
 from training.data import Splits
+from training.run_comparison import Comparison, RunResult, paired, summarise
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = """

@@ -13,7 +13,8 @@ import torch
 from torchvision.datasets import FashionMNIST
 
 from training import data
-from training.data import DatasetError, Splits, load_fashion_mnist, parse_idx, read_file, split
+from training.config import FitConfig
+from training.data import Dataset, DatasetError, Splits, degraded, load_fashion_mnist, parse_idx, read_file, split
 
 LABELS = "train-labels-idx1-ubyte"
 
@@ -206,3 +207,41 @@ def test_idx_is_read_in_row_major_order() -> None:
     header = bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3])
 
     assert parse_idx(header + bytes(range(6))).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_shares_split_all_pictures_anew(sample_folder: Path, sample_is_published: None) -> None:
+    """80/8/12 of the 2,500: every picture once, the same share of every class in each part."""
+    splits = load_fashion_mnist(sample_folder, shares=(0.8, 0.08, 0.12))
+
+    parts = (splits.train, splits.validation, splits.test)
+    assert [len(part) for part in parts] == [2_000, 200, 300]
+    assert {image.numpy().tobytes() for part in parts for image in part.images} == {
+        image.numpy().tobytes()
+        for part in _parts(load_fashion_mnist(sample_folder, num_validation=500))
+        for image in part.images
+    }
+    counts = splits.train.labels.bincount() / len(splits.train)
+    assert counts == pytest.approx((splits.test.labels.bincount() / len(splits.test)).tolist(), abs=0.01)
+    assert splits.rule == "0.8/0.08/0.12 of all pictures, stratified by class, seed 0"
+
+
+def _parts(splits: Splits) -> tuple[Dataset, Dataset, Dataset]:
+    return splits.train, splits.validation, splits.test
+
+
+def test_a_run_trains_on_fewer_pictures_with_wrong_labels(sample: Splits) -> None:
+    """As many of every class, a tenth of the labels another class, and the other parts as they were."""
+    config = FitConfig(num_train=500, wrong_labels=0.1)
+
+    few, noisy = degraded(sample, FitConfig(num_train=500)), degraded(sample, config)
+
+    assert few.train.labels.bincount().tolist() == pytest.approx([50] * 10, abs=2)
+    assert noisy.train.images.equal(few.train.images)
+    assert (noisy.train.labels != few.train.labels).sum() == round(0.1 * len(few.train))
+    assert noisy.validation is sample.validation
+    assert noisy.rule.endswith("; 10% of the training labels replaced by another")
+
+
+def test_more_pictures_than_there_are_cannot_be_taken(sample: Splits) -> None:
+    with pytest.raises(DatasetError, match="1501 training pictures cannot be taken from 1500"):
+        degraded(sample, FitConfig(num_train=1501))

@@ -2,24 +2,28 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
 
-from training.config import FitConfig
+from training.config import ConfigError, FitConfig
 from training.data import Splits
 from training.fit import (
     CHECKPOINT_NAME,
     FitResult,
     ResumeError,
+    best_epoch,
     build_network,
-    build_optimizer,
-    build_scheduler,
     fit,
+    is_finished,
     load_fit_result,
     moving_average,
+    normalization,
+    normalize,
     predict,
 )
+from training.optimisation import build_optimizer, build_scheduler
 
 
 @pytest.fixture
@@ -178,6 +182,55 @@ def test_moving_average_decays_at_the_stated_rate() -> None:
     assert after_one == pytest.approx(2 / 11)
     assert mean.item() == pytest.approx(2 / 11 * 0.9)
     assert count.item() == 5
+
+
+def test_a_resumed_run_drops_and_mixes_the_same(sample: Splits, tmp_path: Path) -> None:
+    """What is random in an epoch follows from its number."""
+    config = FitConfig(network="mlp", hidden=(16,), dropout=(0.3,), mix="mixup", epochs=2, batch_size=64)
+
+    def trained(name: str, **options: Any) -> FitResult:
+        return fit(sample, config, run_folder=tmp_path / name, device="cpu", **options)
+
+    trained("stopped", stop_after_epoch=1)
+    assert same_weights(trained("stopped", resume=True), trained("straight"))
+
+
+def test_early_stopping_takes_the_best_epoch(sample: Splits, tmp_path: Path) -> None:
+    """Far too high a rate: the loss soon grows. The best epoch's weights are there, and nothing is left to do."""
+    config = FitConfig(
+        network="mlp", hidden=(64,), epochs=50, batch_size=32, learning_rate=0.02, schedule="constant", ema_decay=0,
+        label_smoothing=0, weight_decay=0, max_shift_pixels=0, flip=False, erase_probability=0, patience=2,
+    )  # fmt: skip
+    fewer = replace(sample, train=sample.train.subset(torch.arange(200)))
+
+    result = fit(fewer, config, run_folder=tmp_path, device="cpu")
+    again = fit(fewer, config, run_folder=tmp_path, device="cpu", resume=True)
+
+    best = best_epoch(result.history)
+    logits = predict(result.network, sample.validation, mean=result.mean, std=result.std, device="cpu")
+    loss = torch.nn.functional.cross_entropy(logits, sample.validation.labels).item()
+    assert len(result.history) == best + 2 < 50
+    assert loss == pytest.approx(result.history[best - 1].validation_loss, rel=1e-5)
+    assert is_finished(result)
+    assert again.history == result.history
+
+
+def test_a_last_batch_of_one_picture_is_refused(run: Callable[..., FitResult], tiny_config: FitConfig) -> None:
+    with pytest.raises(ConfigError, match="Of 1500 pictures the last would be a batch of its own"):
+        run(replace(tiny_config, batch_size=1499))
+
+
+@pytest.mark.parametrize(
+    ("scaling", "black", "white"), [("zero-to-one", 0, 1), ("minus-one-to-one", -1, 1), ("none", 0, 255)]
+)
+def test_pixels_are_scaled_as_asked(
+    sample: Splits, scaling: Literal["zero-to-one", "minus-one-to-one", "none"], black: float, white: float
+) -> None:
+    mean, std = normalization(sample.train, scaling)
+
+    scaled = normalize(torch.tensor([[[0, 255]]], dtype=torch.uint8), mean=mean, std=std)
+
+    assert scaled.flatten().tolist() == pytest.approx([black, white])
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

@@ -1,6 +1,9 @@
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from training.config import FitConfig
 from training.data import Splits
@@ -52,3 +55,30 @@ def test_tiny_network_memorises_one_batch(sample: Splits) -> None:
         optimizer.step()
 
     assert (network(batch).argmax(1) == labels).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "num_parameters"),
+    [
+        ({"network": "softmax"}, 7_850),
+        ({"network": "mlp"}, 64_210),  # 75 * 785 + 50 * 76 + 25 * 51 + 10 * 26
+        ({"network": "mlp", "hidden": [128]}, 101_770),  # TensorFlow's tutorial
+        ({"network": "lenet5"}, 61_706),  # with every map seeing all of the layer before
+        ({"network": "cnn", "widths": [8], "hidden": []}, 8 * 10 + 8 * 14 * 14 * 10 + 10),
+        ({"network": "allconv", "widths": [8]}, 8 * 10 + 8 * 73 + 10 * 9),
+    ],
+)
+def test_a_network_has_the_weights_of_the_textbook(values: dict[str, Any], num_parameters: int) -> None:
+    network = build_network(FitConfig.from_dict(values))
+
+    assert sum(parameter.numel() for parameter in network.parameters()) == num_parameters
+
+
+@pytest.mark.parametrize(("name", "num_layers"), [("lenet5", 5), ("resnet20", 20), ("vgg", 16)])
+def test_a_network_is_as_deep_as_its_name_says(name: str, num_layers: int) -> None:
+    """Layers with weights; projections of a shortcut are not counted."""
+    modules = build_network(FitConfig.from_dict({"network": name})).named_modules()
+
+    layers = [key for key, layer in modules if isinstance(layer, nn.Conv2d | nn.Linear) and "shortcut" not in key]
+
+    assert len(layers) == num_layers

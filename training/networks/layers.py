@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Activation = Literal[
@@ -23,6 +24,18 @@ class Maxout(nn.Module):
         return x.amax(1)
 
 
+class RReLU(nn.RReLU):
+    """ReLU whose slope below 0 is drawn from 1/8 to 1/3 in training, and their mean afterwards: Xu et al. (2015).
+
+    PyTorch's own says the same in one operation that the ONNX exporter does not know.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return F.rrelu(x, self.lower, self.upper, True)
+        return F.leaky_relu(x, (self.lower + self.upper) / 2)
+
+
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "identity": nn.Identity,
     "sigmoid": nn.Sigmoid,
@@ -32,7 +45,7 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "leaky-relu": nn.LeakyReLU,  # slope 0.01
     "elu": nn.ELU,
     "prelu": nn.PReLU,  # one learned slope a layer
-    "rrelu": nn.RReLU,  # slope drawn from 1/8 to 1/3 in training, their mean afterwards
+    "rrelu": RReLU,
     "selu": nn.SELU,
     "gelu": nn.GELU,
     "maxout": Maxout,
@@ -59,7 +72,7 @@ def normalize(name: Norm, num_channels: int, *, places: bool) -> nn.Module:
         case "instance" if not places:
             raise ValueError("instance normalisation is over the places of a channel; a dense layer has just one.")
         case "instance":  # over the places of one channel of one picture: Ulyanov et al. (2016)
-            return nn.InstanceNorm2d(num_channels, affine=True)
+            return nn.GroupNorm(num_channels, num_channels)
         case "group" if num_channels % NUM_GROUPS:
             raise ValueError(f"group normalisation makes {NUM_GROUPS} groups; {num_channels} cannot be split so.")
         case "group":
