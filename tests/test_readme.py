@@ -120,8 +120,6 @@ def file_sizes() -> str:
     return ", ".join(f"{name} {(WARDROBE / name).stat().st_size / 1e6:.1f} MB" for name in ("model.pt", "model.onnx"))
 
 
-def python_blocks() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def console_blocks() -> list[tuple[str, str]]:
