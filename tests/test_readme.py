@@ -120,8 +120,6 @@ def file_sizes() -> str:
     return ", ".join(f"{name} {(WARDROBE / name).stat().st_size / 1e6:.1f} MB" for name in ("model.pt", "model.onnx"))
 
 
-
-
 def console_blocks() -> list[tuple[str, str]]:
     """Command and printed output of each ```console block that shows an answer of the service."""
     blocks = re.findall(r"```console\n\$ (curl .*?)\n```", README, flags=re.DOTALL)
