@@ -51,7 +51,8 @@ def slides_step(*, learning_rate: float = 0.5) -> TwoTwoOne:
 
 def _written(values: Tensor, digits: int) -> Tensor:
     """Rounded half up, as by hand."""
-    return (values * 10**digits + 0.5 + 1e-6).floor() / 10**digits
+    scale = float(10**digits)
+    return (values * scale + 0.5 + 1e-6).floor() / scale
 
 
 def backpropagation_step(*, learning_rate: float = 0.5) -> TwoTwoOne:

@@ -164,7 +164,8 @@ class AsyncWardrobeClient(AbstractAsyncContextManager["AsyncWardrobeClient"]):
         entries: list[Entry | FailedImagePublic] = []
         batches = calls.batches(pictures)
         while batch := await asyncio.to_thread(next, batches, None):
-            entries += await self._send_batch(batch, call)
+            answered = await self._send_batch(batch, call)
+            entries.extend(answered)
         return entries
 
     async def _send_batch(self, batch: list[Upload], call: PictureCall[Entry]) -> list[Entry | FailedImagePublic]:
@@ -193,8 +194,8 @@ class AsyncWardrobeClient(AbstractAsyncContextManager["AsyncWardrobeClient"]):
             await asyncio.sleep(seconds)
 
     async def _try(self, call: Call[Any]) -> httpx.Response:
-        body = {} if call.upload is None else {"content": _pieces(call.upload)}
-        request = self._http.build_request(call.method, call.path, **call.options, **body)
+        body = None if call.upload is None else _pieces(call.upload)
+        request = self._http.build_request(call.method, call.path, content=body, **call.options)
         return await self._http.send(request, stream=call.stream)
 
 

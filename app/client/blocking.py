@@ -191,6 +191,6 @@ class WardrobeClient(AbstractContextManager["WardrobeClient"]):
 
     def _try(self, call: Call[Any]) -> httpx.Response:
         with ExitStack() as opened:
-            body = {} if call.upload is None else {"content": opened.enter_context(call.upload.open("rb"))}
-            request = self._http.build_request(call.method, call.path, **call.options, **body)
+            body = None if call.upload is None else opened.enter_context(call.upload.open("rb"))
+            request = self._http.build_request(call.method, call.path, content=body, **call.options)
             return self._http.send(request, stream=call.stream)
