@@ -15,6 +15,7 @@ import pytest
 from app.artifact import Artifact
 
 REPOSITORY = Path(__file__).parent.parent
+WARDROBE_VERSIONS = sorted(int(path.name) for path in (REPOSITORY / "models" / "wardrobe").glob("[0-9]*"))
 START_TIMEOUT_SECONDS = 60
 STOP_TIMEOUT_SECONDS = 30
 

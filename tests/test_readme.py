@@ -241,7 +241,8 @@ def test_the_readmes_python_prints_what_the_service_says(service_url: str) -> No
 def test_the_readmes_python_keeps_corrects_and_exports_items(artifact: Artifact, tmp_path: Path) -> None:
     settings = {"STORAGE": "on", "DATA_DIR": str(tmp_path / "data")}
     with small_service(artifact, tmp_path / "log", **settings) as (_, client):
-        code = python_blocks()[1].replace("http://127.0.0.1:8000", str(client.base_url))
+        (code,) = [code for code in python_blocks() if "client.export(" in code]
+        code = code.replace("http://127.0.0.1:8000", str(client.base_url))
         code = "from app.client import WardrobeClient\n" + code.replace("wardrobe.zip", f"{tmp_path}/wardrobe.zip")
 
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -104,7 +104,7 @@ def test_elsewhere_it_wants_keys_or_to_be_told(host: str) -> None:
 
 @pytest.mark.parametrize("published", ["127.0.0.1", "::1", "localhost"])
 def test_published_on_loopback_no_key_is_needed_and_items_are_kept(published: str) -> None:
-    assert Settings(host="0.0.0.0", published_host=published).keeps_items
+    assert Settings(host="0.0.0.0", published_host=published, storage="auto").keeps_items
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])

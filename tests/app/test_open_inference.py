@@ -22,7 +22,9 @@ from app.artifact import Artifact
 from app.settings import Settings
 from tests.app.service import parts, running, wait_for
 from tests.odd_files import save
+from tests.process import WARDROBE_VERSIONS
 
+OLDER, SERVED = WARDROBE_VERSIONS[-2:]
 INFER = "/v2/models/fashion-mnist/infer"
 
 
@@ -145,20 +147,27 @@ async def test_metadata_and_configuration_agree(client: httpx.AsyncClient) -> No
         assert described == {tensor["name"]: tensor["dims"] for tensor in config[kind]}
     assert config["max_batch_size"] == 128
     assert config["input"][1]["format"] == "FORMAT_NCHW"
-    assert (await client.get("/v2/models/wardrobe/versions/2")).json() == metadata
+    assert (await client.get(f"/v2/models/wardrobe/versions/{SERVED}")).json() == metadata
 
 
 async def test_only_the_served_version_is_ready(client: httpx.AsyncClient) -> None:
     ready = [
         (await client.get(f"/v2/models/{path}/ready")).status_code
-        for path in ("wardrobe", "wardrobe/versions/2", "wardrobe/versions/1", "wardrobe/versions/0", "auto")
+        for path in (
+            "wardrobe",
+            f"wardrobe/versions/{SERVED}",
+            f"wardrobe/versions/{OLDER}",
+            "wardrobe/versions/0",
+            "auto",
+        )
     ]
 
     assert ready == [200, 200, 404, 404, 404]
     index = (await client.post("/v2/repository/index", json={"ready": True})).json()
-    assert [(entry["name"], entry["version"]) for entry in index] == [("fashion-mnist", "1"), ("wardrobe", "2")]
+    assert [(entry["name"], entry["version"]) for entry in index] == [("fashion-mnist", "1"), ("wardrobe", str(SERVED))]
     index = (await client.post("/v2/repository/index")).json()
-    assert {"name": "wardrobe", "version": "1", "state": "UNAVAILABLE", "reason": "version 2 is served"} in index
+    reason = f"version {SERVED} is served"
+    assert {"name": "wardrobe", "version": str(OLDER), "state": "UNAVAILABLE", "reason": reason} in index
 
 
 async def test_what_was_done_is_counted(client: httpx.AsyncClient, pictures: dict[str, bytes]) -> None:
@@ -187,7 +196,7 @@ async def test_what_was_done_is_counted(client: httpx.AsyncClient, pictures: dic
         ("DELETE", "/v2/models/wardrobe", b"", 405, "Method Not Allowed"),
         ("POST", "/v2/models/tents/infer", b"", 404, "no model tents"),
         ("POST", "/v2/models/auto/infer", b"", 404, "no model auto"),
-        ("POST", "/v2/models/wardrobe/versions/1/infer", b"", 404, "There is: wardrobe/2"),
+        ("POST", f"/v2/models/wardrobe/versions/{OLDER}/infer", b"", 404, f"There is: wardrobe/{SERVED}"),
         ("POST", INFER, b"{", 400, "JSON cannot be read"),
         ("POST", INFER, json.dumps(image_request(b"")).encode(), 422, "The file is empty"),
         ("POST", INFER, json.dumps(image_request(b"a", b"b")).encode(), 415, "Image 0: The file is not an image"),
