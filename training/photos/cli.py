@@ -16,9 +16,9 @@ import csv
 import math
 import re
 import sys
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -174,19 +174,19 @@ def train_command(
     given = {
         name for name in context.params if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
     }
-    config = PhotoConfig(
-        backbone=backbone,
-        sizes=parse_counts("sizes", sizes),
-        epochs=parse_counts("epochs", epochs),
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        frozen_blocks=frozen_blocks,
-        seed=seed,
-    )
+    asked: dict[str, Any] = {
+        "backbone": backbone,
+        "sizes": parse_counts("sizes", sizes),
+        "epochs": parse_counts("epochs", epochs),
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "frozen_blocks": frozen_blocks,
+        "seed": seed,
+    }
     excluded = read_excluded(exclude)
     if from_corrections is not None:
         served = served_artifact(models / name)
-        config = correction_config(served.card, config, given=given)
+        config = correction_config(served.card, {key: value for key, value in asked.items() if key in given}, given)
         num_outputs = len(recipe_of(served.card)[1].outputs)
         network = load_exported(served.folder, num_outputs=num_outputs, backbone=config.backbone)
         dataset = load_again(served.folder, served.card, sources, exclude=excluded)
@@ -205,6 +205,7 @@ def train_command(
         data_name = data_name if "data_name" in given else served.card.data.name
         data_license = data_license if "data_license" in given else served.card.data.license
     else:
+        config = PhotoConfig(**asked)
         columns = Columns(image_column, label_column, group_column, part_column, slice_column)
         dataset = load(sources, choose_label_map(sources, labels, columns), columns, config, exclude=excluded)
         if labels is None:
@@ -389,8 +390,10 @@ def recipe_of(card: Card) -> tuple[PhotoConfig, LabelMap, Columns]:
     return PhotoConfig.from_dict(values), label_map, columns
 
 
-def correction_config(card: Card, asked: PhotoConfig, *, given: Set[str]) -> PhotoConfig:
-    """How to go on from a version: its own choices, gentler where none were `given` on the command line.
+def correction_config(card: Card, asked: Mapping[str, Any], given: Set[str]) -> PhotoConfig:
+    """How to go on from a version: its own choices, gentler where nothing else was `asked`.
+
+    `given` are the names of all options on the command line.
 
     Raises:
         ConfigError: an option was given that the version answers itself.
@@ -405,8 +408,7 @@ def correction_config(card: Card, asked: PhotoConfig, *, given: Set[str]) -> Pho
         "learning_rate": CORRECTION_LEARNING_RATE,
         "frozen_blocks": round(CORRECTION_FROZEN_SHARE * NUM_BLOCKS[config.backbone]),
     }
-    chosen = {name: getattr(asked, name) for name in ("batch_size", *gentle) if name in given}
-    return PhotoConfig.from_dict({**config.to_dict(), "ema_decay": CORRECTION_EMA_DECAY, **gentle, **chosen})
+    return PhotoConfig.from_dict({**config.to_dict(), "ema_decay": CORRECTION_EMA_DECAY, **gentle, **asked})
 
 
 def load_again(folder: Path, card: Card, sources: list[Path], *, exclude: frozenset[str] = frozenset()) -> PhotoDataset:

@@ -212,10 +212,10 @@ def test_nothing_to_learn_from_is_said(export: Callable[..., Path], card: Card, 
 
 def test_the_version_says_how_it_is_gone_on_from(card: Card) -> None:
     """But for what was asked for; what it cannot be asked is refused by name."""
-    gentle = correction_config(card, PhotoConfig(), given=set())
-    asked = correction_config(card, PhotoConfig(batch_size=4, learning_rate=0.5), given={"learning_rate", "name"})
+    gentle = correction_config(card, {}, {"name"})
+    asked = correction_config(card, {"learning_rate": 0.5, "epochs": (7,)}, {"learning_rate", "epochs"})
 
     assert (gentle.sizes, gentle.epochs, gentle.batch_size) == ((32,), (3,), 16)
-    assert (asked.learning_rate, asked.batch_size) == (0.5, 16)
+    assert (asked.learning_rate, asked.epochs, asked.sizes, asked.batch_size) == (0.5, (7,), (32,), 16)
     with pytest.raises(ConfigError, match=r"--backbone, --label-column: wardrobe/1, which .* goes on from, says that"):
-        correction_config(card, PhotoConfig(), given={"backbone", "label_column"})
+        correction_config(card, {"backbone": "efficientnet-lite1"}, {"backbone", "label_column"})
