@@ -29,6 +29,7 @@ from app.api.open_inference_tensors import (
     write_response,
 )
 from app.api.predict import tell_stages, while_connected
+from app.api.schemas import Absent
 from app.artifact import Card
 from app.errors import InvalidInferRequestError, ModelControlOffError, WardrobeError
 from app.inference.predictor import Prediction
@@ -300,7 +301,7 @@ async def infer(
     name: NameParameter,
     version: VersionDependency,
     header_length: Annotated[
-        str | None,
+        str | Absent,
         Header(alias=HEADER_LENGTH, description="Bytes of JSON before the tensors; 0: the body is one image file."),
     ] = None,
 ) -> Response:
