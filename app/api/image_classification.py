@@ -41,7 +41,7 @@ class TaskRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    inputs: str = Field(description="The image file as base64.")
+    inputs: str = Field(description="The image file as base64.", json_schema_extra={"format": "byte"})
     parameters: TaskParameters = TaskParameters()
 
 
