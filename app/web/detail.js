@@ -6,6 +6,7 @@ import { send } from "./service.js";
 import { Stage } from "./stage.js";
 
 const NUM_SIMILAR = 6; // two rows of three
+const MIN_SIMILARITY = 0.5; // by eye on 28 photos: below it are mostly garments of another kind
 const STAGES = {
   wait: "Waiting for its turn",
   decode: "Reading the file",
@@ -222,8 +223,9 @@ export class Detail {
     };
     this.wardrobe.similar(item, NUM_SIMILAR).then(
       (found) => {
-        if (!found?.items.length) return;
-        list.replaceChildren(...found.items.map((each) => tile(each.item)));
+        const alike = found?.items.filter(({ similarity }) => similarity >= MIN_SIMILARITY) ?? [];
+        if (alike.length === 0) return;
+        list.replaceChildren(...alike.map((each) => tile(each.item)));
         if (found.num_waiting) hint.textContent = `${count(found.num_waiting, "picture")} still to be compared.`;
         section.hidden = false;
       },

@@ -1,6 +1,6 @@
 // Pictures that may show one garment twice: side by side, with the question which to keep.
 
-import { element, icon } from "./elements.js";
+import { element, icon, megabytes } from "./elements.js";
 import { nameOf } from "./naming.js";
 
 let made = { key: null, node: null }; // made again only when it would look different
@@ -31,6 +31,7 @@ export function twinsSection(pairs, actions) {
 
 function question([item, other], actions) {
   const side = (each, which) => {
+    const { width, height } = each.prediction.image;
     const image = element("img", { alt: "", decoding: "async", draggable: "false" });
     image.addEventListener("error", () => image.replaceWith(icon("pictures")));
     actions.showThumbnail(image, each);
@@ -38,13 +39,14 @@ function question([item, other], actions) {
     const picture = { class: "picture", "aria-label": name, onclick: () => actions.open(each) };
     return element(
       "div",
-      { class: each.prediction.image.width <= 64 ? "side tiny" : "side" },
+      { class: width <= 64 ? "side tiny" : "side" },
       element("div", { class: "photo" }, element("button", picture, image)),
+      element("p", { class: "hint" }, `${width} × ${height}, ${megabytes(each.num_bytes)}`),
       element(
         "button",
         { class: "choice", "aria-label": `Remove the ${name}`, onclick: () => actions.removeOne(each) },
         icon("trash"),
-        "Remove this one",
+        "Remove",
       ),
     );
   };
