@@ -201,7 +201,7 @@ function strangers({ refusals = [] }) {
       element(
         "tr",
         {},
-        element("th", { scope: "row" }, pictures),
+        element("th", { scope: "row" }, pictures.replace("/", ": ")),
         element("td", {}, is_garment ? "yes" : "no"),
         element("td", {}, percent(refused)),
         element("td", {}, num_images.toLocaleString("en")),
