@@ -131,7 +131,7 @@ CLUSTERED_INTERVAL = Field(
     description="95 %, bootstrap over senders; Wilson score interval where `num_groups` is not given; null with too "
     "few senders."
 )
-Part = Literal["validation", "test"]
+Part = Literal["validation", "test", "cross-validation"]
 
 
 class SliceMetrics(_CardPart):
@@ -238,7 +238,7 @@ class PublicCard(_CardPart):
     input: InputRule
     thresholds: Thresholds
     data: DataSource
-    metrics: dict[Literal["validation", "test", "cross-validation"], Metrics]
+    metrics: dict[Part, Metrics]
     robustness: Robustness | None
     refusals: list[RefusalMetrics] = []
     studies: list[Study] = []

@@ -470,6 +470,32 @@ def test_without_storage_pictures_are_sorted_and_the_page_says_that_nothing_is_k
     expect(drawer_count(page, "Bags")).to_have_text("1 picture")
 
 
+def test_a_class_of_ones_own_has_its_drawer_and_can_be_chosen(
+    page: "Page", two_models_dir: Path, tmp_path: Path
+) -> None:
+    """The page has no list of labels: one that only this model's card knows is shown, offered and explained."""
+    models_dir = shutil.copytree(two_models_dir, tmp_path / "models")
+    card_path = models_dir / "wardrobe" / "1" / "card.json"
+    card = card_path.read_text().replace('"label":"longsleeve","group":"other"', '"label":"poncho","group":"outerwear"')
+    card_path.write_text(card)
+    sure, unsure = plain(0, 0, 255, side_pixels=SIDE_PIXELS), plain(200, 0, 190, side_pixels=SIDE_PIXELS)
+    with serving(tmp_path / "log", **_settings(models_dir, tmp_path)) as (_, client):
+        page.goto(str(client.base_url))
+
+        drop(page, [sure, unsure])
+
+        expect(page.get_by_text("2 pictures sorted.")).to_be_visible()
+        expect(drawer_count(page, "Outerwear")).to_have_text("1 picture")
+        expect(page.locator(".outerwear .label")).to_have_text("poncho")
+        page.locator(".review").get_by_role("button", name="poncho", exact=True).click()
+        expect(drawer_count(page, "Outerwear")).to_have_text("2 pictures")
+        page.locator(".outerwear [data-role=open]").first.click()
+        page.get_by_role("dialog").get_by_role("button", name="Heat map").click()
+        expect(page.get_by_role("dialog").locator("img.heat")).to_be_visible()
+        page.goto(f"{client.base_url}/web/models.html#wardrobe")
+        expect(page.get_by_text("poncho").first).to_be_visible()
+
+
 @pytest.mark.parametrize("model", ["wardrobe", "fashion-mnist"])
 def test_the_model_page_shows_the_card(page: "Page", service_url: str, model: str) -> None:
     card = httpx.get(f"{service_url}/models/{model}").json()

@@ -27,7 +27,8 @@ from app.settings import Settings
 from tests.process import serving, small_service
 from training.__main__ import cli as training_cli
 from training.config import ConfigError, FitConfig
-from training.photos.labels import LabelMap
+from training.photos.labels import DEFAULT_LABELS, LabelMap, read_label_map
+from training.photos.relabel import relabelling
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -169,12 +170,17 @@ def test_the_table_of_forms_is_that_of_the_card(folder: Path) -> None:
     assert robustness_table(folder) in README
 
 
-def test_the_label_map_to_start_from_is_one() -> None:
-    (written,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+def test_the_label_maps_to_start_from_are_some() -> None:
+    """One for training, and one that merges two classes of the shipped model."""
+    written, changes = (
+        LabelMap.from_dict(tomllib.loads(block)) for block in re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+    )
 
-    label_map = LabelMap.from_dict(tomllib.loads(written))
+    change = relabelling(read_label_map(DEFAULT_LABELS), changes)
 
-    assert label_map.target("stockings") == label_map.target("socks") == 1
+    assert written.target("stockings") == written.target("socks") == 1
+    assert change.classes["top"] == "tops"
+    assert change.label_map.target("T-Shirt") == change.label_map.target("shirt") == 5
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from training.options import (
     with_config,
 )
 from training.photos.cli import cli as photos_cli
+from training.photos.own_classes import relabel_command, teach_command
 from training.preview import write_preview
 from training.promote import promote, rollback
 from training.range_test import range_test, write_range_test
@@ -32,6 +33,8 @@ from training.run_comparison import Comparison, summarise, table, write_comparis
 from training.worked_examples import write_page
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+photos_cli.command("teach")(teach_command)
+photos_cli.command("relabel")(relabel_command)
 cli.add_typer(photos_cli, name="photos")
 
 

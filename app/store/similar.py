@@ -45,7 +45,7 @@ def nearest(session: Session, wanted: Sequence[Embedded], *, limit: int) -> list
     rows = select(Embedding.item_id, Embedding.vector).where(
         Embedding.model == wanted[0].model, Embedding.vector != b""
     )
-    for part in session.execute(rows.execution_options(yield_per=SCAN_ROWS)).partitions():
+    for part in session.connection().execute(rows.execution_options(yield_per=SCAN_ROWS)).partitions():
         ids = [item_id for item_id, _ in part]
         packed = np.frombuffer(b"".join(vector for _, vector in part), np.float16)
         similarities = queries @ packed.reshape(len(part), -1).astype(np.float32).T  # (N, rows)

@@ -44,7 +44,7 @@ from app.store.tables import Correction, Embedding, Identity, Item, PossibleDupl
 SPARE_BYTES = 256 * 2**20  # of the disk, left to others; chosen, not tuned
 RETRY_OPENING_SECONDS = 2
 MAX_NAMED_IN_LOG = 20
-DUPLICATE_SIMILARITY = 0.98  # measured: README, "Keep it"
+DUPLICATE_SIMILARITY = 0.97  # measured by benchmarks/similar.py: README, "Keep it"
 
 SortKey = Literal["added", "changed", "label", "filename", "probability"]
 

@@ -6,7 +6,7 @@ import { send } from "./service.js";
 import { Stage } from "./stage.js";
 
 const NUM_SIMILAR = 6; // two rows of three
-const MIN_SIMILARITY = 0.5; // of such pairs in one wardrobe 60 % have one label, of those from 0.3 on 31 % (benchmarks/similar.py)
+const MIN_SIMILARITY = 0.5; // benchmarks/similar.py: of such pairs in one wardrobe 60 % have one label; from 0.3 on, 31 %
 const STAGES = {
   wait: "Waiting for its turn",
   decode: "Reading the file",

@@ -112,7 +112,9 @@ function figure(value, words) {
 }
 
 function perClass({ per_class }) {
-  const rows = per_class.map(({ label, num_images, precision, recall, recall_interval }) =>
+  const unmeasured = per_class.filter(({ num_images }) => num_images === 0).map(({ label }) => label);
+  const measured = per_class.filter(({ num_images }) => num_images > 0);
+  const rows = measured.map(({ label, num_images, precision, recall, recall_interval }) =>
     element(
       "tr",
       {},
@@ -135,6 +137,8 @@ function perClass({ per_class }) {
       "Figures for each label",
       element("table", {}, head(["Label", "", "Found", "Right", "Pictures"]), element("tbody", {}, rows)),
     ),
+    unmeasured.length > 0 &&
+      element("p", { class: "hint" }, `Not measured, for there were no pictures of them: ${unmeasured.join(", ")}.`),
   );
 }
 

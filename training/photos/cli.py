@@ -7,6 +7,7 @@
 
 The first fine-tunes, calibrates on the validation photos and writes models/NAME/1; the second measures on the test
 part; the third goes on from the version that is served, with what people corrected; the fourth says which is better.
+`teach` and `relabel`, which change the classes of a version: own_classes.py.
 
 wardrobe/3 (4,138 photos, efficientnet-lite0, 29 epochs, one run, 2026-11-25): 88.9 % of 451 test photos (85.3 to 93.2 %
 over senders), 79 minutes of training on two cores beside other work. What else was tried: LOG.md.
@@ -18,12 +19,12 @@ import re
 import sys
 from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
 
-from app.artifact import Artifact, Card, Metrics, Part, RefusalMetrics, Robustness, Study
+from app.artifact import Artifact, Card, Metrics, RefusalMetrics, Robustness, Study
 from app.engines import load_artifact
 from training.comparison import COMPARISON_NAME, Comparison, table
 from training.config import ConfigError
@@ -321,7 +322,7 @@ def compare_command(
     old: Annotated[Path, typer.Argument(help="A version, for instance models/wardrobe/2.")],
     new: Annotated[Path, typer.Argument(help="Another version of the model, for instance models/wardrobe/3.")],
     sources: SourcesArgument,
-    part: Annotated[Part, option("Photos that neither was trained on.", DATA)] = VALIDATION,
+    part: Annotated[Literal["validation", "test"], option("Photos that neither was trained on.", DATA)] = VALIDATION,
     corrections: Annotated[Path | None, option("Export whose held-out corrections are asked for apart.", DATA)] = None,
 ) -> None:
     """Say whether the new version is better, worse or not told apart, by a paired test on the same photos.

@@ -96,6 +96,17 @@ class Photos:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def labelled_by(self, label_map: LabelMap) -> "Photos":
+        """With the targets of another label map, which knows and drops the same labels."""
+        return replace(self, targets=torch.tensor([label_map.target(row.label) for row in self.rows]))
+
+    def joined(self, other: "Photos") -> "Photos":
+        return Photos(
+            [*self.rows, *other.rows],
+            torch.cat([self.images, other.images]),
+            torch.cat([self.targets, other.targets]),
+        )
+
     def subset(self, indices: Iterable[int]) -> "Photos":
         chosen = list(indices)
         return Photos([self.rows[i] for i in chosen], self.images[chosen], self.targets[chosen])
@@ -151,10 +162,15 @@ class PhotoDataset:
         for target, name in enumerate(self.label_map.classes):
             if num_train[target] < MIN_TRAINING_PICTURES:
                 lines.append(f"warning: {name} has {num_train[target]} training pictures: too few to learn it from")
+        return "\n".join([*lines, *self.left_out()])
+
+    def left_out(self) -> list[str]:
+        """A line for each reason."""
+        lines = []
         for reason, number in Counter(item.reason for item in self.dropped).most_common():
             example = next(item.path.name for item in self.dropped if item.reason == reason)
             lines.append(f"left out: {number:,} ({reason}; for instance {example})")
-        return "\n".join(lines)
+        return lines
 
 
 def is_table(source: Path) -> bool:
@@ -260,6 +276,7 @@ def load_photos(
     shares: dict[str, float],
     seed: int,
     exclude: frozenset[str] = frozenset(),
+    known: frozenset[str] = frozenset(),
 ) -> PhotoDataset:
     """Read, decode (or take from the cache), drop what cannot be used, and split by group.
 
@@ -267,7 +284,7 @@ def load_photos(
     by itself, so that a second one does not move the photos of the first; one without classes has shares of its own,
     and so have pictures of no garment. Garments of unknown classes are all in the test part. Rows whose name is in
     `exclude` keep teaching that they are garments, but not their label, and only in the training part: held-out figures
-    are of the labels as they are.
+    are of the labels as they are. Files whose SHA-256 is `known`, from other data, are left out.
 
     Raises:
         DatasetError: no usable picture, a label that the map does not know, or a group in two parts.
@@ -298,6 +315,8 @@ def load_photos(
             dropped.append(
                 Dropped(row.path, f"labelled {row.label!r}, and the same file {others[0]!r}: neither is used")
             )
+        elif digest in known:
+            dropped.append(Dropped(row.path, "the original data has this picture already"))
         elif digest in seen:
             dropped.append(Dropped(row.path, "the same file as another one"))
         else:

@@ -37,17 +37,19 @@ DARK_BELOW, LIGHT_ABOVE = 80.0, 160.0
 class Predictions:
     """What the exported file said about N photos, and how bright their middle was.
 
-    `logits` (N, K); `garment` (N,) in 0..1, or None; `luma` (N,) in 0..255.
+    `logits` (N, K); `garment` (N,) in 0..1, or None; `luma` (N,) in 0..255; `embeddings` (N, D), or None.
     """
 
     logits: Tensor
     garment: Tensor | None
     luma: Tensor
+    embeddings: Tensor | None = None
 
     def subset(self, chosen: Tensor) -> "Predictions":
         """`chosen` bool (N,) or indices."""
         garment = None if self.garment is None else self.garment[chosen]
-        return Predictions(self.logits[chosen], garment, self.luma[chosen])
+        embeddings = None if self.embeddings is None else self.embeddings[chosen]
+        return Predictions(self.logits[chosen], garment, self.luma[chosen], embeddings)
 
 
 def predict_rows(
@@ -67,15 +69,22 @@ def predict_rows(
     logits: list[np.ndarray] = []
     garment: list[np.ndarray] = []
     luma: list[float] = []
+    embeddings: list[np.ndarray] = []
     with ThreadPoolExecutor() as pool:
         for start in track(range(0, len(rows), BATCH_SIZE), description=description):
             images, lumas = zip(*pool.map(prepare, rows[start : start + BATCH_SIZE]), strict=True)
-            class_logits, garment_logits, _ = artifact.engine.outputs(np.stack(images))
-            logits.append(class_logits)
-            garment += [] if garment_logits is None else [garment_logits]
+            outputs = artifact.engine.outputs(np.stack(images))
+            logits.append(outputs.logits)
+            garment += [] if outputs.garment is None else [outputs.garment]
+            embeddings += [] if outputs.embedding is None else [outputs.embedding]
             luma += lumas
     garment_scores = torch.from_numpy(np.concatenate(garment)).sigmoid() if garment else None
-    return Predictions(torch.from_numpy(np.concatenate(logits)), garment_scores, torch.tensor(luma))
+    return Predictions(
+        logits=torch.from_numpy(np.concatenate(logits)),
+        garment=garment_scores,
+        luma=torch.tensor(luma),
+        embeddings=torch.from_numpy(np.concatenate(embeddings)) if embeddings else None,
+    )
 
 
 def measure_photos(

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
+from torch import Tensor, nn
 
 from app.artifact import (
     EMBEDDING_OUTPUT,
@@ -103,17 +103,15 @@ def export_photos(
         ParityError: TorchScript or ONNX disagrees with the trained network.
     """
     num_classes, size_pixels = len(result.label_map.classes), result.config.size_pixels
-    network = ExplainedNetwork(result.network).eval()
-    classifier = ExportedPhotoClassifier(network, num_classes=num_classes, size_pixels=size_pixels).eval()
     photos = dataset.photos.part(VALIDATION)
     with staged(models_folder, name) as folder:
-        example = torch.zeros(2, 3, size_pixels, size_pixels)
-        traced = trace(network, example)  # the backbone's package cannot be scripted
-        scriptable = ExportedPhotoClassifier(traced, num_classes=num_classes, size_pixels=size_pixels).eval()
-        export_torchscript(scriptable, folder / TORCHSCRIPT_NAME)
-        export_onnx(classifier, folder / ONNX_NAME, example=example, output_names=OUTPUT_NAMES)
-        check_parity(classifier, folder, photos.images[:NUM_PARITY_IMAGES])
-
+        export_network(
+            ExplainedNetwork(result.network),
+            folder,
+            num_classes=num_classes,
+            size_pixels=size_pixels,
+            images=photos.images[:NUM_PARITY_IMAGES],
+        )
         engine = TorchScriptEngine(load_torchscript(folder / TORCHSCRIPT_NAME))
         card = _draft_card(result, dataset, about, folder)
         predictions = predict_rows(Artifact(folder, card, engine), photos.rows, description="validation")
@@ -136,6 +134,24 @@ def export_photos(
         write_card(card, folder)
         write_photo_report(card, folder, predictions, photos, part=VALIDATION, gallery=gallery)
     return load_artifact(models_folder / name / folder.name)
+
+
+def export_network(network: nn.Module, folder: Path, *, num_classes: int, size_pixels: int, images: Tensor) -> None:
+    """Write both files and compare them with the network on `images`, uint8 (N, 3, H, W).
+
+    `network` is an ExplainedNetwork or gives what one does, of at least `num_classes` classes.
+
+    Raises:
+        ParityError: TorchScript or ONNX disagrees with it.
+    """
+    network.eval()
+    classifier = ExportedPhotoClassifier(network, num_classes=num_classes, size_pixels=size_pixels).eval()
+    example = torch.zeros(2, 3, size_pixels, size_pixels)
+    traced = trace(network, example)  # the backbone's package cannot be scripted
+    scriptable = ExportedPhotoClassifier(traced, num_classes=num_classes, size_pixels=size_pixels).eval()
+    export_torchscript(scriptable, folder / TORCHSCRIPT_NAME)
+    export_onnx(classifier, folder / ONNX_NAME, example=example, output_names=OUTPUT_NAMES)
+    check_parity(classifier, folder, images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +189,11 @@ def evaluate_photos_on_test(
     differences = [] if recorded is None else find_differences(recorded, card.refusals, measured, refusals)
     if recorded is None:
         card = card.model_copy(
-            update={"metrics": {**card.metrics, TEST: measured}, "refusals": refusals, "studies": list(studies)}
+            update={
+                "metrics": {**card.metrics, TEST: measured},
+                "refusals": refusals,
+                "studies": [*card.studies, *studies],
+            }
         )
         write_photo_report(card, folder, predictions, photos, part=TEST, gallery=gallery)
         write_card(card, folder)

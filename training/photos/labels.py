@@ -38,6 +38,11 @@ def _bare(name: str) -> str:
     return "".join(filter(str.isalpha, name.casefold())).rstrip("s")
 
 
+def same_name(one: str, other: str) -> bool:
+    """Whether two labels differ in nothing but case, number, spaces and signs: T-Shirts, tshirt."""
+    return one == other or _bare(one) == _bare(other) != ""
+
+
 @dataclass(frozen=True, slots=True)
 class LabelMap:
     """Classes in the order of the network's outputs, the auxiliary ones after those that are answered."""
@@ -62,6 +67,10 @@ class LabelMap:
 
     def knows(self, label: str) -> bool:
         return label in self._special or self.rename.get(label, label) in self.outputs
+
+    def is_special(self, label: str) -> bool:
+        """Whether its pictures have no class: unlabelled, of no garment, of an unknown class, or dropped."""
+        return label in self._special
 
     def target(self, label: str) -> int | None:
         """Output index, UNLABELLED, NOT_A_GARMENT, UNKNOWN, or None for a label to drop.

@@ -6,7 +6,8 @@ The weights come with pip packages (Apache-2.0) and are read at training time on
 
 import contextlib
 import io
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +89,53 @@ class ExplainedNetwork(nn.Module):
         return classes(features), self.network.garment(features)[:, 0], evidence, features
 
 
+class MergedNetwork(nn.Module):
+    """An explained network whose classes are put together: the probability of one is the sum of its members'."""
+
+    outside: Tensor
+
+    def __init__(self, network: ExplainedNetwork, *, members: Sequence[Sequence[int]], temperature: float) -> None:
+        """`members` are, for each class that is answered, outputs of `network`; probabilities are at `temperature`."""
+        super().__init__()
+        self.merged = network
+        self.temperature = temperature
+        outside = torch.full((len(members), network.network.classes.out_features), -math.inf)
+        for row, outputs in zip(outside, members, strict=True):
+            row[list(outputs)] = 0
+        self.register_buffer("outside", outside)  # (J, K), 0 for a member
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As `ExplainedNetwork`, with J classes. A logit is still the mean of its evidence.
+
+        Of several members the evidence is theirs, each by its share of the probability, and the rest of the logit
+        everywhere alike.
+        """
+        logits, garment, evidence, embedding = self.merged(x)
+        among = logits[:, None] / self.temperature + self.outside  # (N, J, K)
+        merged = self.temperature * among.logsumexp(2)  # (N, J)
+        shares = among.softmax(2)  # (N, J, K)
+        rest = merged - (shares * logits[:, None]).sum(2)
+        evidence = torch.einsum("njk,nkhw->njhw", shares, evidence) + rest[:, :, None, None]
+        return merged, garment, evidence, embedding
+
+
 def load_exported(folder: Path, *, num_outputs: int, backbone: str) -> PhotoNetwork:
     """The network inside an exported version, to train on.
 
     Raises:
-        ArtifactError: the file has no such weights; versions 1 and 2 of `wardrobe` were saved without their names.
+        ArtifactError: the file has no such weights; versions 1 and 2 of `wardrobe` were saved without their names,
+            and in a version with merged classes they are not those of its classes.
     """
     exported = load_torchscript(folder / TORCHSCRIPT_NAME, trainable=True).state_dict()
     network = PhotoNetwork(num_outputs, backbone=backbone, pretrained=False)
     try:
         network.load_state_dict({name.removeprefix(EXPORTED_PREFIX): weights for name, weights in exported.items()})
     except RuntimeError as error:
-        raise ArtifactError(folder, f"{TORCHSCRIPT_NAME} does not hold the weights of {backbone} by name.") from error
+        raise ArtifactError(
+            folder,
+            f"{TORCHSCRIPT_NAME} does not hold the weights of {backbone} by name: it was exported before they were "
+            "kept, or some of its classes were merged.",
+        ) from error
     return network
 
 

@@ -14,9 +14,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image, ImageDraw
 
 from app.artifact import Artifact, PredictionSetRule, Scores, Thresholds, read_card
 from app.engines import EngineName, load_artifact, load_verified
+from app.errors import ArtifactError, WardrobeError
 from app.images import decode
 from app.settings import Settings
 from tests.app.service import parts, running, wait_for
@@ -421,3 +423,162 @@ def test_folds_command_lists_suspects(garments_folder: Path, tmp_path: Path) -> 
     assert "labels look wrong: runs/folds/suspects.csv, which --exclude takes" in output
     found = {path.name for path in (tmp_path / "runs" / "folds").iterdir()}
     assert found == {"fold-0", "fold-1", "cross-validation.json", "predictions.csv", "suspects.csv"}
+
+
+def write_scarves(folder: Path, *, label: str = "Scarf", number: int = 12) -> Path:
+    """A class folder of striped pictures that look like no garment of the data."""
+    (folder / label).mkdir(parents=True)
+    for seed in range(number):
+        draw_scarf(seed).save(folder / label / f"{seed}.png")
+    return folder
+
+
+def draw_scarf(seed: int) -> Image.Image:
+    image = draw_garment("Hat", 5_000 + seed)
+    ImageDraw.Draw(image).rectangle((0, 16, 48, 50), fill="gold")
+    return image
+
+
+def copied(trained: Trained, folder: Path) -> Path:
+    """A folder with the trained version in it, to write others beside it."""
+    shutil.copytree(trained.folder / "models", folder / "models")
+    return folder
+
+
+def outputs_of(folder: Path, *pictures: Image.Image) -> tuple[Artifact, list[Scores], np.ndarray]:
+    """A version, what it says of these pictures, and the class logits behind it."""
+    artifact = load_artifact(folder)
+    batch = np.stack([artifact.preprocess(np.asarray(picture)) for picture in pictures])
+    return artifact, artifact.scores(batch), artifact.engine.outputs(batch).logits
+
+
+def test_a_class_is_taught_and_the_others_keep_their_outputs(trained: Trained, tmp_path: Path) -> None:
+    """From a dozen pictures alone: found in new ones, in the drawer asked for, and the card says what is not known."""
+    folder, scarves = copied(trained, tmp_path / "work"), write_scarves(tmp_path / "own")
+    pictures = [draw_scarf(seed) for seed in range(100, 104)] + [draw_garment("Hat", seed) for seed in range(4)]
+
+    with command_line(folder) as invoke:
+        status, output = invoke("teach", "models/wardrobe/1", str(scarves), "--drawer", "Scarf=headwear")
+
+    assert status == 0, output
+    before, _, old_logits = outputs_of(folder / "models" / "wardrobe" / "1", *pictures)
+    after, scores, logits = outputs_of(folder / "models" / "wardrobe" / "2", *pictures)
+    card = after.card
+    assert (card.classes[-1].label, card.classes[-1].group) == ("Scarf", "headwear")
+    assert card.classes[:-1] == before.card.classes
+    assert logits[:, :-1] == pytest.approx(old_logits, abs=1e-4)
+    assert [int(score.probabilities.argmax()) for score in scores[:4]] == [3] * 4
+    assert card.thresholds.temperature == before.card.thresholds.temperature
+    assert card.thresholds.garment_score == before.card.thresholds.garment_score
+    assert list(card.metrics) == ["cross-validation"]
+    figures = card.metrics["cross-validation"]
+    assert [row.num_images for row in figures.per_class] == [0, 0, 0, 12]
+    assert f"{round(figures.per_class[-1].recall * 12)} of 12" in output
+    assert "taught to wardrobe/1" in card.limits[-1]
+    assert "measured on 0 pictures" in card.limits[-1]
+    assert card.training.config["started_from"].endswith(before.digest)
+    load_verified(after.folder, card, engine="onnxruntime")
+    page = (after.folder / "report.html").read_text(encoding="utf-8")
+    assert "Taught classes: Scarf" in page
+    assert "each held back in turn" in page
+
+
+def test_with_the_original_data_the_effect_on_the_other_classes_is_measured(
+    trained: Trained, garments_folder: Path, negatives_folder: Path, tmp_path: Path
+) -> None:
+    """Thresholds and figures are of its validation photos and the new pictures; `evaluate` still takes that data."""
+    folder, scarves = copied(trained, tmp_path / "work"), write_scarves(tmp_path / "own")
+    shutil.copy(garments_folder / "images" / "photo-0.jpg", scarves / "Scarf")
+    sources = [str(garments_folder), str(negatives_folder)]
+
+    with command_line(folder) as invoke:
+        data = [word for source in sources for word in ("--data", source)]
+        status, output = invoke("teach", "models/wardrobe/1", str(scarves), *data)
+        tested = invoke("evaluate", "models/wardrobe/2", *sources)
+
+    before, card = read_card(trained.artifact_folder), read_card(folder / "models" / "wardrobe" / "2")
+    num_old = before.metrics["validation"].num_images
+    assert status == 0, output
+    assert "left out: 1 (the original data has this picture already; for instance photo-0.jpg)" in output
+    assert "in the drawer `other`: Scarf. --drawer Scarf=tops" in output
+    assert card.metrics["validation"].num_images == num_old + 12
+    assert "exact McNemar test p = 1.000" in output or "exact McNemar test p = 0." in output
+    effect = next(study for study in card.studies if study.title.startswith("Effect"))
+    was_right = round(before.metrics["validation"].accuracy * num_old)
+    assert effect.rows[-1][:3] == ["all", str(num_old), str(was_right)]
+    assert tested[0] == 0, tested[1]
+    assert card.metrics["test"].num_images == before.data.num_test - 6
+
+
+def test_merged_classes_have_the_sum_of_their_probabilities(
+    trained: Trained, garments_folder: Path, negatives_folder: Path, tmp_path: Path
+) -> None:
+    """In both files, with heat maps whose mean is the logit; `evaluate` takes the same data as before."""
+    folder = copied(trained, tmp_path)
+    (folder / "labels.toml").write_text('[rename]\nshirt = "body"\nhat = "body"\n[classes]\nbody = "tops"\n')
+    pictures = [draw_garment(label, seed) for label in ("Hat", "Pants", "T-Shirt") for seed in range(2)]
+
+    with command_line(folder) as invoke:
+        status, output = invoke("relabel", "models/wardrobe/1", "labels.toml")
+        unmeasured = read_card(folder / "models" / "wardrobe" / "2")
+        tested = invoke("evaluate", "models/wardrobe/2", str(garments_folder), str(negatives_folder))
+        with pytest.raises(ArtifactError, match="some of its classes were merged"):
+            invoke("teach", "models/wardrobe/2", str(write_scarves(folder / "own")))
+
+    assert status == 0, output
+    assert [(info.label, info.group) for info in unmeasured.classes] == [("body", "tops"), ("pants", "bottoms")]
+    assert unmeasured.metrics == {}
+    assert "body of shirt and hat" in unmeasured.limits[-1]
+    artifact, after, logits = outputs_of(folder / "models" / "wardrobe" / "2", *pictures)
+    _, before, _ = outputs_of(folder / "models" / "wardrobe" / "1", *pictures)
+    for old, new in zip(before, after, strict=True):
+        shirt, pants, hat = old.probabilities
+        assert new.probabilities == pytest.approx([shirt + hat, pants], abs=1e-5)
+    batch = np.stack([artifact.preprocess(np.asarray(picture)) for picture in pictures])
+    for name in ("torchscript", "onnxruntime"):
+        evidence = load_verified(artifact.folder, artifact.card, engine=name).engine.evidence(batch)
+        assert evidence is not None
+        assert evidence.mean((2, 3)) == pytest.approx(logits, abs=1e-4)
+    assert tested[0] == 0, tested[1]
+    bodies, trousers = artifact.card.metrics["test"].per_class
+    assert bodies.num_images + trousers.num_images == artifact.card.data.num_test - 6
+    assert bodies.num_images > trousers.num_images
+
+
+def test_renamed_classes_keep_files_and_figures(trained: Trained, tmp_path: Path) -> None:
+    folder = copied(trained, tmp_path)
+    (folder / "labels.toml").write_text('[rename]\nhat = "cap"\n[classes]\ncap = "other"\n')
+
+    with command_line(folder) as invoke:
+        status, output = invoke("relabel", "models/wardrobe/1", "labels.toml")
+
+    old, new = (read_card(folder / "models" / "wardrobe" / version) for version in ("1", "2"))
+    assert status == 0
+    assert "hat                              -> cap, in other\n" in output
+    assert new.sha256 == old.sha256
+    assert [(info.label, info.group) for info in new.classes][-1] == ("cap", "other")
+    assert new.metrics["validation"].accuracy == old.metrics["validation"].accuracy
+    assert [row.label for row in new.metrics["validation"].per_class] == ["shirt", "pants", "cap"]
+    assert new.training.config["label_map"]["rename"]["Hat"] == "cap"
+
+
+@pytest.mark.parametrize(
+    ("label", "number", "words", "message"),
+    [
+        ("Scarf", 4, [], "'Scarf' has 4 pictures that can be used. At least 5 are needed"),
+        ("Hats", 6, [], "The model has a class 'hat' already: call the folder 'Hats' so"),
+        ("T-Shirt", 6, [], "There is no new class to teach: T-Shirt are no news to this model"),
+        ("Scarf", 6, ["--drawer", "Scarf=neck"], "--drawer 'Scarf=neck' names no drawer. There are: tops"),
+        ("Scarf", 6, ["--drawer", "Shawl=tops"], "is of no new class. It must be label=drawer; new: Scarf"),
+    ],
+)
+def test_what_cannot_be_taught_is_refused(
+    trained: Trained, label: str, number: int, words: list[str], message: str, tmp_path: Path
+) -> None:
+    """Before a version is written."""
+    folder, own = copied(trained, tmp_path / "work"), write_scarves(tmp_path / "own", label=label, number=number)
+
+    with command_line(folder) as invoke, pytest.raises(WardrobeError, match=re.escape(message)):
+        invoke("teach", "models/wardrobe/1", str(own), *words)
+
+    assert [path.name for path in (folder / "models" / "wardrobe").iterdir()] == ["1"]
