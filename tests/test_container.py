@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.process import WARDROBE_VERSIONS
 from training.__main__ import DEFAULT_RUN
 from training.fit import CHECKPOINT_NAME
 
@@ -153,10 +154,11 @@ class TestService:
 @pytest.mark.usefixtures("container_id")
 def test_the_models_of_the_image_are_in_the_volume_and_those_that_were_there_stay() -> None:
     """A version of the volume is damaged, and one is taken away; the next start brings back what is absent alone."""
+    report = f"wardrobe/{WARDROBE_VERSIONS[0]}/report.html"
     damage = "import pathlib, shutil; models = pathlib.Path('/models');"
-    damage += "shutil.rmtree(models / 'fashion-mnist'); (models / 'wardrobe/1/report.html').write_text('mine')"
+    damage += f"shutil.rmtree(models / 'fashion-mnist'); (models / '{report}').write_text('mine')"
     look = "import pathlib; models = pathlib.Path('/models'); print((models / 'fashion-mnist/1/card.json').is_file(),"
-    look += "(models / 'wardrobe/1/report.html').read_text())"
+    look += f"(models / '{report}').read_text())"
 
     in_container(damage)
     compose("restart", SERVICE)
