@@ -21,6 +21,7 @@ from torch import Tensor
 from app.api.examples import ITEM
 from app.api.item_schemas import ItemPublic
 from app.artifact import Artifact
+from app.inference.explanation import FULL_NATS, MAX_ALPHA
 from app.settings import Settings
 from tests.app.service import parts, problem_of, running, wait_for
 from tests.odd_files import save
@@ -322,7 +323,7 @@ async def test_a_picture_runs_nothing_in_a_browser_and_is_not_sent_twice_nor_sho
 async def test_a_heat_map_lies_over_the_picture(client: httpx.AsyncClient) -> None:
     """Of an item and of a prediction: all of a red picture speaks for a dress, nothing for a shirt.
 
-    By 8 / 2 nats, a logit's distance divided by the temperature; 10 are as opaque as it gets, in every picture.
+    By 8 / 2 nats, a logit's distance divided by the temperature; FULL_NATS are as opaque as it gets, in every picture.
     """
     content = save(Image.new("RGB", (30, 20), "red"), "PNG")
     (item,) = await add(client, content)
@@ -334,7 +335,8 @@ async def test_a_heat_map_lies_over_the_picture(client: httpx.AsyncClient) -> No
 
     assert dress.headers["Content-Type"] == "image/png"
     alphas = [Image.open(io.BytesIO(png.content)).getchannel("A").getextrema() for png in (dress, shirt)]
-    assert alphas == [(80, 80), (0, 0)]
+    opaque = int(MAX_ALPHA / FULL_NATS * 4)
+    assert alphas == [(opaque, opaque), (0, 0)]
     problem_of(unknown, 422, "unknown-label")
     explanation = predicted.json()["predictions"][0]["explanation"]
     assert explanation == {
@@ -352,7 +354,8 @@ async def test_weak_evidence_looks_weak(client: httpx.AsyncClient) -> None:
     maps = [await client.get(item["urls"]["explanation"]) for item in (dark, bright)]
 
     weak, strong = [Image.open(io.BytesIO(png.content)).getchannel("A").getextrema()[1] for png in maps]
-    assert (weak, strong) == pytest.approx((200 / 10 * 4 * 20 / 255, 200 / 10 * 4 * 210 / 255), abs=1.5)
+    opaque = MAX_ALPHA / FULL_NATS * 4
+    assert (weak, strong) == pytest.approx((opaque * 20 / 255, opaque * 210 / 255), abs=1.5)
 
 
 async def test_the_picture_that_the_network_gets_is_shown_as_it_is(client: httpx.AsyncClient) -> None:
