@@ -287,7 +287,12 @@ async def control_model(name: NameParameter) -> None:
     summary="Classify images of clothes",
     response_model=InferAnswer,
     responses={
-        200: {"content": {"application/json": {"example": INFER_ANSWER}}},
+        200: {
+            "content": {
+                "application/json": {"example": INFER_ANSWER},
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},  # binary tensors
+            }
+        },
         **errors(400, 404, 408, 413, 415, 422, 429, 503),
     },
     openapi_extra={"requestBody": _INFER_BODY},
