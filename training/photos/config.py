@@ -26,6 +26,8 @@ class PhotoConfig(PlainConfig):
     mixup_alpha: float = 0.2  # Zhang et al., mixup (2017), section 3
     garment_weight: float = 0.5  # of the garment head's loss against the classes': chosen, not tuned
     negative_share: float = 0.25  # most pictures of no garment in an epoch, for each picture of one
+    teachers: tuple[str, ...] = ()  # versions whose mean answer is learned beside the labels, each with its digest
+    teacher_share: float = 0.5  # of the classes' loss, where there are teachers: chosen, not tuned
     ema_decay: float = 0.995  # per step: an average over two epochs; chosen, not tuned
     validation_share: float = 0.12
     test_share: float = 0.13
@@ -49,6 +51,8 @@ class PhotoConfig(PlainConfig):
             raise ConfigError(f"{self.backbone} has {num_blocks} blocks: freeze 0 to {num_blocks}.")
         if not (self.learning_rate > 0 and 0 < self.layer_decay <= 1 and 0 <= self.label_smoothing < 1):
             raise ConfigError("The learning rate must be above 0, layer decay in (0, 1], label smoothing in [0, 1).")
+        if not 0 <= self.teacher_share <= 1:
+            raise ConfigError(f"The teachers' share of the loss must be from 0 to 1: got {self.teacher_share}.")
         if min(self.weight_decay, self.warmup_epochs, self.mixup_alpha, self.garment_weight, self.negative_share) < 0:
             raise ConfigError("Weight decay, warm-up, mixup, garment weight and negative share must be at least 0.")
         if not (self.validation_share > 0 and self.test_share >= 0 and self.validation_share + self.test_share < 1):

@@ -1,6 +1,7 @@
 """Fine-tune on photos: one straight loop, a checkpoint an epoch, resumable."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from app.artifact import EpochRecord
+from app.artifact import TORCHSCRIPT_NAME, EpochRecord
+from app.engines.torchscript import load_torchscript
 from training.data import DatasetError
 from training.fit import (
     CHECKPOINT_NAME,
@@ -56,10 +58,12 @@ def fit_photos(
     command: str = "",
     start: PhotoNetwork | None = None,
     started_from: str = "",
+    teachers: Sequence[Path] = (),
 ) -> PhotoFitResult:
     """Train on the training part, watch the validation part, and return the averaged weights of the last epoch.
 
-    `start` is a network to go on from instead of the ImageNet weights, and `started_from` its name.
+    `start` is a network to go on from instead of the ImageNet weights, and `started_from` its name. `teachers` are
+    the exported versions that `config.teachers` names.
 
     Raises:
         DatasetError: nothing to train on, or nothing to validate with.
@@ -75,6 +79,7 @@ def fit_photos(
                 f"The {part} part has {len(photos)} photos with a class. It takes more photos, or smaller groups."
             )
     torch.manual_seed(config.seed)
+    taught_by = [load_torchscript(folder / TORCHSCRIPT_NAME, device=device) for folder in teachers]
     network = (start or PhotoNetwork(len(dataset.label_map.outputs), backbone=config.backbone)).to(device)
     averaged = AveragedModel(network, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True)
     optimizer = build_optimizer(network, config)
@@ -139,9 +144,12 @@ def fit_photos(
                     train.images[indices].to(device), size_pixels=config.size_in_epoch(epoch), generator=generator
                 )
                 batch, partner, share = mixup(batch, alpha=config.mixup_alpha, generator=generator)
-                logits, garment_logits = network(standardise(batch))
+                batch = standardise(batch)
+                logits, garment_logits = network(batch)
                 loss = share * batch_loss(logits, garment_logits, targets, config)
                 loss = loss + (1 - share) * batch_loss(logits, garment_logits, targets[partner], config)
+                if taught_by:
+                    loss = loss + teacher_loss(logits, mean_answer(taught_by, batch), targets, config)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -203,13 +211,17 @@ def standardise(images: Tensor) -> Tensor:
 def epoch_order(targets: Tensor, repeats: Tensor, config: PhotoConfig, generator: torch.Generator) -> Tensor:
     """Shuffled indices of every garment `repeats` times, and of a random draw of the pictures of no garment.
 
-    `targets` and `repeats` int64 (N,).
+    Of those, one that is repeated is so much likelier to be drawn. `targets` and `repeats` int64 (N,).
     """
     garments = (targets != NOT_A_GARMENT).nonzero().flatten()
     garments = garments.repeat_interleave(repeats[garments])
     negatives = (targets == NOT_A_GARMENT).nonzero().flatten()
-    drawn = torch.randperm(len(negatives), generator=generator, device=generator.device).cpu()
-    negatives = negatives[drawn][: round(config.negative_share * len(garments))]
+    num_drawn = min(len(negatives), round(config.negative_share * len(garments)))
+    if num_drawn:
+        weights = repeats[negatives].double().to(generator.device)
+        negatives = negatives[torch.multinomial(weights, num_drawn, generator=generator).cpu()]
+    else:
+        negatives = negatives[:0]
     indices = torch.cat([garments, negatives])
     return indices[torch.randperm(len(indices), generator=generator, device=generator.device).cpu()]
 
@@ -245,8 +257,26 @@ def batch_loss(logits: Tensor, garment_logits: Tensor, targets: Tensor, config: 
         label_smoothing=config.label_smoothing,
         reduction="sum",
     ) / len(targets)
+    if config.teachers:
+        loss = (1 - config.teacher_share) * loss
     is_garment = (targets != NOT_A_GARMENT).float()
     return loss + config.garment_weight * F.binary_cross_entropy_with_logits(garment_logits, is_garment)
+
+
+@torch.no_grad()
+def mean_answer(teachers: Sequence[nn.Module], batch: Tensor) -> Tensor:
+    """Probabilities (N, J) of the answered classes: the teachers' log-probabilities averaged, and scaled to sum to 1."""
+    return torch.stack([teacher(batch)[0].log_softmax(1) for teacher in teachers]).mean(0).softmax(1)
+
+
+def teacher_loss(logits: Tensor, taught: Tensor, targets: Tensor, config: PhotoConfig) -> Tensor:
+    """Cross-entropy of the answered classes with the teachers' probabilities, on every garment, labelled or not.
+
+    Hinton et al., Distilling the knowledge in a neural network (2015), at temperature 1. `logits` (N, K), `taught`
+    (N, J), J <= K; the picture that has the larger share of a blended one says whether it is a garment.
+    """
+    losses = F.cross_entropy(logits[:, : taught.shape[1]], taught, reduction="none")
+    return config.teacher_share * (losses * (targets != NOT_A_GARMENT)).mean()
 
 
 @torch.inference_mode()

@@ -169,6 +169,32 @@ def test_an_exported_network_can_be_trained_on(artifact: Artifact) -> None:
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
+def test_a_version_teaches_the_next_one(
+    trained: Trained, garments_folder: Path, negatives_folder: Path, tmp_path: Path
+) -> None:
+    """On from its network, and towards its answers; the card names both by their digest. Other sizes are refused."""
+    folder = copied(trained, tmp_path / "work")
+    sources = [str(garments_folder), str(negatives_folder), "--labels", str(garments_folder / "labels.toml")]
+    old = "models/wardrobe/1"
+
+    with command_line(folder) as invoke:
+        command = ["train", *sources, *TINY, "--epochs", "1", "--run", "runs/taught", "--teacher", old]
+        refused = [
+            invoke(*command, "--sizes", "64"),
+            invoke(*command, "--from-version", old, "--backbone", "efficientnet-lite1"),
+        ]
+        status, output = invoke(*command, "--from-version", old)
+
+    assert [status for status, _ in refused] == [2, 2]
+    assert "takes pictures of 32 px" in refused[0][1]
+    assert "is efficientnet-lite0 with shirt, pants, hat" in refused[1][1]
+    assert status == 0, output
+    digest = load_artifact(folder / old).digest
+    config = read_card(folder / "models" / "wardrobe" / "2").training.config
+    assert config["teachers"] == [f"wardrobe/1, SHA-256 of model.pt {digest}"]
+    assert config["started_from"] == config["teachers"][0]
+
+
 def test_pictures_of_one_class_have_embeddings_of_one_direction(artifact: Artifact) -> None:
     """Cosine similarity is higher among hats, and among trousers, than between them."""
     pictures = [draw_garment(label, seed) for label in ("Hat", "Pants") for seed in range(4)]

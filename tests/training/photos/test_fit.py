@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,10 +21,12 @@ from training.photos.fit import (
     epoch_order,
     fit_photos,
     load_photo_run,
+    mean_answer,
     mixup,
     num_steps,
     predict_photos,
     standardise,
+    teacher_loss,
 )
 from training.photos.labels import NOT_A_GARMENT, UNKNOWN, UNLABELLED
 from training.photos.network import PhotoNetwork
@@ -50,17 +53,20 @@ def test_epoch_holds_every_garment_once_and_a_draw_of_the_rest() -> None:
     assert orders[0] == epoch_order(targets, once, config, generator(0)).tolist()
 
 
-def test_epoch_repeats_garments_but_no_other_picture() -> None:
-    """The second garment three times; a quarter of 4 + 2 pictures more: 2 of those of no garment, each once."""
+def test_epoch_repeats_garments_and_prefers_other_pictures() -> None:
+    """The second garment three times; a quarter of 4 + 2 pictures more: 2 of no garment, each once, in all epochs
+    together four times as many of the half that is repeated four times."""
     targets = torch.tensor([0, 1, 2, UNLABELLED] + [NOT_A_GARMENT] * 20)
-    repeats = torch.tensor([1, 3, 1, 1] + [5] * 20)
+    repeats = torch.tensor([1, 3, 1, 1] + [4] * 10 + [1] * 10)
+    config = PhotoConfig(negative_share=0.25)
 
-    order = epoch_order(targets, repeats, PhotoConfig(negative_share=0.25), generator())
+    counts = torch.stack([epoch_order(targets, repeats, config, generator(i)).bincount(minlength=24) for i in range(400)])
 
-    counts = order.bincount(minlength=24)
-    assert counts[:4].tolist() == [1, 3, 1, 1]
-    assert counts[4:].sum() == 2
-    assert counts[4:].max() == 1
+    assert counts[:, :4].unique(dim=0).tolist() == [[1, 3, 1, 1]]
+    assert counts[:, 4:].sum(1).unique().tolist() == [2]
+    assert counts[:, 4:].max() == 1
+    preferred = counts[:, 4:14].sum() / counts[:, 4:].sum()
+    assert preferred == pytest.approx(0.8, abs=0.06)  # three standard deviations of 800 draws, and a little
 
 
 @pytest.mark.parametrize("num_garments", [7, 8, 9, 15, 16, 17])
@@ -75,7 +81,7 @@ def test_number_of_steps_is_that_of_the_loop(num_garments: int, num_negatives: i
     assert num_steps(targets, once, config) == sum(len(batch) > 1 for batch in batches)
 
 
-def losses(targets: list[int], **options: float) -> tuple[float, Tensor, Tensor]:
+def losses(targets: list[int], **options: Any) -> tuple[float, Tensor, Tensor]:
     """The loss of random logits, and its gradients on class and garment logits."""
     logits = torch.randn(len(targets), 3, generator=generator(), requires_grad=True)
     garment_logits = torch.randn(len(targets), generator=generator(), requires_grad=True)
@@ -113,6 +119,41 @@ def test_loss_agrees_with_the_formula() -> None:
     of_class = -math.log(math.exp(2) / (math.exp(2) + 2))
     of_garments = math.log(1 + math.exp(-1)) + math.log(1 + math.exp(3))
     assert loss.item() == pytest.approx(of_class / 2 + 0.5 * of_garments / 2)
+
+
+def test_teachers_answer_with_the_mean_of_their_log_probabilities() -> None:
+    """Certain by half and by nine tenths: as certain as the geometric mean of the odds, 3 to 1."""
+
+    class Teacher(torch.nn.Module):
+        def __init__(self, probabilities: list[float]) -> None:
+            super().__init__()
+            self.logits = torch.tensor([probabilities]).log()
+
+        def forward(self, batch: Tensor) -> tuple[Tensor, None]:
+            return self.logits.expand(len(batch), -1), None
+
+    taught = mean_answer([Teacher([0.5, 0.5]), Teacher([0.9, 0.1])], torch.zeros(2, 3, 4, 4))
+
+    assert taught == pytest.approx(torch.tensor([[0.75, 0.25]] * 2))
+
+
+def test_teachers_teach_garments_alone_and_take_their_share_of_the_loss() -> None:
+    """No gradient where the student says the same, none from another picture, none on a class they do not answer."""
+    config = PhotoConfig(teachers=("a/1",), teacher_share=0.25)
+    taught = torch.tensor([[0.7, 0.3], [0.6, 0.4], [0.2, 0.8]])
+    logits = torch.cat([taught.log(), torch.full((3, 1), 2.0)], 1)
+    logits[1:, 0] += 1
+    logits.requires_grad_()
+
+    loss = teacher_loss(logits, taught, torch.tensor([0, UNLABELLED, NOT_A_GARMENT]), config)
+    loss.backward()
+
+    assert logits.grad is not None
+    assert logits.grad.abs().gt(1e-6).tolist() == [[False] * 3, [True, True, False], [False] * 3]
+    said = logits.detach()[:2, :2].log_softmax(1)
+    assert loss.item() == pytest.approx(0.25 * -(taught[:2] * said).sum().item() / 3)
+    alone, _, _ = losses([0, 1], garment_weight=0.0)
+    assert losses([0, 1], garment_weight=0.0, teachers=("a/1",), teacher_share=0.25)[0] == pytest.approx(0.75 * alone)
 
 
 def test_mixup_blends_each_picture_with_its_partner() -> None:
