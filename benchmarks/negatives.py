@@ -173,7 +173,7 @@ def qt_resources(content: bytes) -> Iterator[tuple[str, bytes]]:
             return
         (length,) = struct.unpack_from(">I", content, start)
         data = content[start + 4 : start + 4 + length]
-        if data.startswith(b"RIFF"):
+        if data[8:12] == b"WEBP":
             yield f"{index}.webp", data
         start += 4 + length
 

@@ -265,7 +265,7 @@ def batch_loss(logits: Tensor, garment_logits: Tensor, targets: Tensor, config: 
 
 @torch.no_grad()
 def mean_answer(teachers: Sequence[nn.Module], batch: Tensor) -> Tensor:
-    """Probabilities (N, J) of the answered classes: the teachers' log-probabilities averaged, and scaled to sum to 1."""
+    """Probabilities (N, J) of the answered classes: the teachers' log-probabilities averaged, scaled to sum to 1."""
     return torch.stack([teacher(batch)[0].log_softmax(1) for teacher in teachers]).mean(0).softmax(1)
 
 

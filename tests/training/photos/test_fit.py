@@ -60,7 +60,9 @@ def test_epoch_repeats_garments_and_prefers_other_pictures() -> None:
     repeats = torch.tensor([1, 3, 1, 1] + [4] * 10 + [1] * 10)
     config = PhotoConfig(negative_share=0.25)
 
-    counts = torch.stack([epoch_order(targets, repeats, config, generator(i)).bincount(minlength=24) for i in range(400)])
+    counts = torch.stack(
+        [epoch_order(targets, repeats, config, generator(i)).bincount(minlength=24) for i in range(400)]
+    )
 
     assert counts[:, :4].unique(dim=0).tolist() == [[1, 3, 1, 1]]
     assert counts[:, 4:].sum(1).unique().tolist() == [2]
