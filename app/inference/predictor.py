@@ -146,7 +146,7 @@ class Predictor:
         except TimeoutError as error:
             raise self._too_slow() from error
         finally:
-            order.dropped = True
+            self._scheduler.drop(order)
             self._pending.remove(order)
             if not self._pending:
                 self._idle.set()

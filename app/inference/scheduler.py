@@ -115,6 +115,17 @@ class Scheduler:
             self._orders.append(order)
             self._condition.notify(len(order.contents))
 
+    def drop(self, order: Order) -> None:
+        """Nobody waits for this order any more: let go of it at once, however long the workers are busy.
+
+        Only what was begun of it is finished. Its files are counted nowhere from now on: clients that leave one after
+        the other could fill the memory with them.
+        """
+        with self._condition:
+            order.dropped = True
+            if order in self._orders:  # else all of its pictures were taken
+                self._orders.remove(order)
+
     def close(self) -> None:
         """Do what was submitted, then end the threads."""
         with self._condition:
@@ -137,8 +148,6 @@ class Scheduler:
                 logger.exception("a worker failed")
 
     def _next_task(self) -> Callable[[], None] | None:
-        while self._orders and self._orders[0].dropped:  # first: what is prepared must not wait for these
-            self._orders.popleft()
         for model, prepared in self._prepared.items():
             # Counted over all models: no picture waits while a stream of others for another one is decoded.
             if not self._orders or self._num_prepared - prepared[0].number + 1 >= model.batch_size:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator
 from types import SimpleNamespace
 from typing import cast
@@ -148,13 +149,29 @@ def test_an_error_stays_with_its_picture(submit: Callable[..., Answer], reader: 
 
 
 @pytest.mark.usefixtures("held")
-def test_what_was_not_begun_of_a_dropped_order_is_not_looked_at(submit: Callable[..., Answer], reader: Reader) -> None:
+def test_what_was_not_begun_of_a_dropped_order_is_not_looked_at(
+    scheduler: Scheduler, submit: Callable[..., Answer], reader: Reader
+) -> None:
     dropped, kept = submit(20, 21), submit(22)
-    dropped.order.dropped = True
+    scheduler.drop(dropped.order)
     reader.opened.set()
 
     assert kept.levels == [22]
     assert reader.batches == [[1], [22]]
+
+
+@pytest.mark.usefixtures("held")
+def test_a_dropped_order_leaves_no_file_in_memory(scheduler: Scheduler, reader: Reader) -> None:
+    """Also while every worker is busy: who sends and leaves again and again must not fill it."""
+    content = np.zeros((1, 2, 2), np.float32)
+    left = weakref.ref(content)
+    order = Order([content], lambda image: served(reader), lambda: None)
+    scheduler.submit(order)
+
+    scheduler.drop(order)
+    del content, order
+
+    assert left() is None
 
 
 @pytest.mark.parametrize("closing", [False, True])
@@ -174,7 +191,7 @@ def test_dropped_orders_hold_up_nothing(metrics: Metrics, closing: bool) -> None
     scheduler.submit(kept.order)
     assert slow.started.wait(TIMEOUT_SECONDS)
     scheduler.submit(dropped.order)
-    dropped.order.dropped = True
+    scheduler.drop(dropped.order)
 
     closer = threading.Thread(target=scheduler.close)
     if closing:
