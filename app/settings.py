@@ -68,7 +68,10 @@ class Settings(BaseSettings):
         "auto", description="What runs the networks; `auto` measures at start-up and takes the fastest that agrees."
     )
     body_timeout_seconds: float = Field(
-        30.0, gt=0, description="Longest time a request's headers may take to arrive, and then its body."
+        30.0,
+        gt=0,
+        description="Longest time a request's headers may take to arrive, then its body, and a client may take nothing "
+        "of an answer.",
     )
     predict_timeout_seconds: float = Field(30.0, gt=0, description="Longest time an accepted request may take.")
     shutdown_timeout_seconds: int = Field(25, ge=0, description="Longest time that SIGTERM waits for running requests.")

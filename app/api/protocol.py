@@ -1,4 +1,4 @@
-"""What uvicorn's HTTP protocol lacks: limits on what comes before a body, and a stop that loses no request.
+"""What uvicorn's HTTP protocol lacks: limits on heads and on unread answers, and a stop that loses no request.
 
 Its httptools parser took 16 MB of a header without an answer. h11, the other one, has a limit of size but none of time,
 and is several times slower.
@@ -12,7 +12,7 @@ from typing import Any
 
 import httptools
 from starlette.requests import Request
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.api import problems
 from app.api.middleware import REQUEST_ID_HEADER, REQUEST_ID_SCOPE_KEY
@@ -37,6 +37,9 @@ def max_connections() -> int:
 class LimitedProtocol(HttpToolsProtocol):
     """HTTP/1.1 whose request line, headers, chunk extensions and trailers end early enough, of so many connections.
 
+    A client that takes nothing of its answers for as long is cut off: they wait in memory, and what it sends meanwhile
+    is never answered and so never given back. Slow ones are left alone, as by nginx's send_timeout.
+
     When the service stops, uvicorn closes connections whose request is on the way, also those of clients that it let in
     a moment before. This one reads on for LAST_REQUEST_SECONDS, and answers with `Connection: close`.
     """
@@ -46,6 +49,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._timeout_seconds = timeout_seconds
         self._max_connections = max_connections
         self._timer: asyncio.TimerHandle | None = None  # of a head that is to come
+        self._unread_timer: asyncio.TimerHandle | None = None  # of answers that are more than buffers hold
+        self._answering: RequestResponseCycle | None = None  # `cycle` is the last one that was read
         self._error: WardrobeError | None = None
         self._head_bytes = 0
         self._unparsed_bytes = 0  # since the parser last told of anything
@@ -61,7 +66,23 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_unread_timer()
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True  # uvicorn tells `cycle` alone
+            self._answering.message_event.set()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        self._stop_unread_timer()
+        super().resume_writing()
 
     def shutdown(self) -> None:
         self._is_stopping = True
@@ -131,6 +152,22 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(HeadTimeoutError(self._timeout_seconds))
         else:  # part of the next request came before the answer to this one
             self._await_head()
+
+    def _await_reader(self) -> None:
+        unread_bytes = self.transport.get_write_buffer_size()
+        self._unread_timer = self.loop.call_later(self._timeout_seconds, self._on_unread, unread_bytes)
+
+    def _stop_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+    def _on_unread(self, unread_bytes: int) -> None:
+        if self.transport.get_write_buffer_size() < unread_bytes:
+            self._await_reader()
+        else:
+            logger.warning("a client does not read its answers: it is cut off")
+            self.transport.abort()
 
     def _observe(self, status: int) -> None:
         """Count what the application, which counts all others, never sees."""

@@ -169,6 +169,43 @@ def timed_out(connection: socket.socket, *sent: bytes) -> bool:
     return received.startswith(b"HTTP/1.1 408") and problem["type"] == "urn:wardrobe:request-timeout"
 
 
+REPORT = b"GET /models/fashion-mnist/report HTTP/1.1\r\nHost: wardrobe\r\n"
+NUM_REPORTS = 30  # 7 MB: more than the kernel buffers
+
+
+def keep_sending(connection: socket.socket, piece: bytes) -> None:
+    """For ten seconds."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        connection.send(piece)
+        time.sleep(0.1)
+
+
+def test_who_takes_nothing_of_the_answers_is_cut_off(address: tuple[str, int]) -> None:
+    """Else they, and the bodies of requests behind them, would stay in memory as long as the client likes."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        connection.connect(address)
+        connection.sendall((REPORT + b"\r\n") * NUM_REPORTS)
+
+        with pytest.raises(ConnectionError):
+            keep_sending(connection, b"\r\n")
+
+
+def test_who_reads_slowly_gets_all_answers(address: tuple[str, int]) -> None:
+    received = bytearray()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        connection.connect(address)
+        connection.sendall((REPORT + b"\r\n") * (NUM_REPORTS - 1) + REPORT + CLOSE)
+        while piece := connection.recv(65_536):
+            received += piece
+            time.sleep(0.03)  # more than 3 s in all, three times the limit
+
+    assert received.count(b"HTTP/1.1 200 ") == NUM_REPORTS
+    assert received.endswith(b"</html>")
+
+
 def test_an_idle_connection_is_told_before_it_is_closed(address: tuple[str, int]) -> None:
     status, body = exchange(address)
 
