@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -69,6 +70,7 @@ class Predictor:
         self._idle = asyncio.Event()  # nothing is pending
         self._idle.set()
         self._explaining = ThreadPoolExecutor(MAX_EXPLANATIONS_AT_ONCE, thread_name_prefix="explain")
+        self._can_explain = asyncio.Semaphore(MAX_EXPLANATIONS_AT_ONCE)
 
     async def predict(
         self,
@@ -165,15 +167,21 @@ class Predictor:
             raise self._too_slow() from error
 
     async def _explain(self, content: bytes, choose: ModelChooser, label: str | None) -> Explained:
-        explaining = self._explaining.submit(
-            explain,
-            content,
-            decoder=self._scheduler.decoder,
-            choose=choose,
-            label=label,
-            max_pixels=self._max_image_pixels,
+        # Waiting is done here: what is cancelled in the executor's own queue would stay there, with its file.
+        await self._can_explain.acquire()
+        explaining = asyncio.get_running_loop().run_in_executor(
+            self._explaining,
+            partial(
+                explain,
+                content,
+                decoder=self._scheduler.decoder,
+                choose=choose,
+                label=label,
+                max_pixels=self._max_image_pixels,
+            ),
         )
-        return await asyncio.wrap_future(explaining)
+        explaining.add_done_callback(lambda _: self._can_explain.release())
+        return await asyncio.shield(explaining)  # a thread that has begun goes on, and keeps its place until it ends
 
     async def _explained(self, content: bytes, choose: ModelChooser, label: str) -> Explained | WardrobeError:
         """Or why not: the prediction stands without it."""

@@ -7,6 +7,7 @@ import resource
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -18,6 +19,7 @@ from app.api.schemas import PredictResponse
 from app.artifact import Artifact, Scores
 from app.errors import UndecodableImageError
 from app.images import decode
+from app.inference.predictor import MAX_EXPLANATIONS_AT_ONCE
 from app.inference.scheduler import Order
 from app.inference.store import ModelStore
 from app.main import create_app
@@ -604,6 +606,38 @@ async def test_no_heat_map_is_drawn_for_a_client_that_has_left(
         await client.post("/predict?explain=true", content=pictures["Dress"])
 
     assert drawing.num_begun == 2  # of the first picture, before its client left, and the other client's
+
+
+def _wait_until_begun(drawing: Drawing, number: int) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while drawing.num_begun < number:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+async def test_what_waits_for_its_heat_map_is_let_go_with_its_client(
+    one_model: Settings, pictures: dict[str, bytes], drawing: Drawing
+) -> None:
+    """Also while those of others take long: it must not stay in memory until they are done."""
+    async with running(one_model) as client:
+        await wait_for(client, "/health/ready")
+        state = client._transport.app.state
+        explain = partial(state.predictor.explain, choose=state.store.chooser("fashion-mnist"), label=None)
+        drawing.opened.clear()
+        held = [asyncio.create_task(explain(pictures["Bag"])) for _ in range(MAX_EXPLANATIONS_AT_ONCE)]
+        await asyncio.to_thread(_wait_until_begun, drawing, MAX_EXPLANATIONS_AT_ONCE)
+
+        leaving = asyncio.create_task(explain(pictures["Coat"]))
+        await asyncio.wait((leaving,), timeout=0.1)
+        leaving.cancel()
+        await asyncio.wait((leaving,))
+        num_left = state.predictor._explaining._work_queue.qsize()
+        drawing.opened.set()
+        explained = await asyncio.gather(*held)
+        again = await explain(pictures["Coat"])
+
+    assert num_left == 0
+    assert explained[0] == explained[1] != again
 
 
 # Overload
