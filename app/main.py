@@ -24,7 +24,7 @@ from app.api import (
     torchserve,
     transfer,
 )
-from app.api.access import RequireKey
+from app.api.access import DESCRIBE_KEY, RequireKey
 from app.api.body import BoundBodies
 from app.api.middleware import ObserveRequests
 from app.embedder import Embedder
@@ -91,10 +91,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(ObserveRequests, metrics=metrics)  # outermost: it sees what is turned away
     send_last_traces = _trace(app)
     problems.install(app)
+    has_keys = bool(settings.api_key_sha256)
+    described = DESCRIBE_KEY if has_keys else None
+    refused = problems.responses(401) if has_keys else None
     for module in (predict, items, transfer, similar, models, image_classification):
-        app.include_router(module.router, responses=problems.responses(401) if settings.api_key_sha256 else None)
-    app.include_router(open_inference.router, responses=open_inference.errors(401) if settings.api_key_sha256 else None)
+        app.include_router(module.router, responses=refused, dependencies=described)
+    refused_in_v2 = open_inference.errors(401) if has_keys else None
+    app.include_router(open_inference.router, responses=refused_in_v2, dependencies=described)
     app.include_router(torchserve.router)
+    app.include_router(operations.metrics_router, responses=refused, dependencies=described)
     app.include_router(operations.router)
     app.include_router(page.router)
     return app

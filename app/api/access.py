@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from fastapi import Depends
+from fastapi.security import HTTPBearer
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -16,9 +17,9 @@ from app.api.dependencies import SettingsDependency
 from app.api.middleware import PROBE_PATHS
 from app.errors import CrossSiteError, UnauthorizedError, UnknownHostError
 
-# Probes have no key; the page asks for one, and its files are the same for everybody.
-OPEN_PATHS = (*PROBE_PATHS, "/web/")
-OPEN_PATH = "/"
+# Probes have no key; the page and the description of the API ask for one, and their files are the same for everybody.
+OPEN_BELOW = (*PROBE_PATHS, "/web/", "/docs/")
+OPEN_PATHS = ("/", "/docs", "/openapi.json")
 
 
 class RequireKey:
@@ -30,7 +31,7 @@ class RequireKey:
         self._digests = [bytes.fromhex(digest) for digest in key_digests]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_open = scope["type"] != "http" or scope["path"] == OPEN_PATH or scope["path"].startswith(OPEN_PATHS)
+        is_open = scope["type"] != "http" or scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_BELOW)
         if is_open or self._knows(Headers(scope=scope)):
             await self.app(scope, receive, send)
             return
@@ -85,4 +86,6 @@ async def refuse_other_sites(request: Request) -> None:
         raise CrossSiteError(origin)
 
 
+# Tells of the key in the description of the API; RequireKey asks for it.
+DESCRIBE_KEY = [Depends(HTTPBearer(auto_error=False, description="An API key, such as `wardrobe key` makes."))]
 OWN_PAGES_ONLY = [Depends(refuse_other_names), Depends(refuse_other_sites)]

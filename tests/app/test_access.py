@@ -26,8 +26,8 @@ def bearer(key: str, scheme: str = "Bearer") -> dict[str, bytes]:
     return {"Authorization": f"{scheme} {key}".encode("latin-1")}
 
 
-@pytest.mark.parametrize("path", ["/models", "/models/fashion-mnist", "/metrics", "/docs", "/openapi.json", "/nowhere"])
-async def test_everything_but_health_wants_a_key(locked: httpx.AsyncClient, path: str) -> None:
+@pytest.mark.parametrize("path", ["/models", "/models/fashion-mnist", "/metrics", "/items", "/nowhere"])
+async def test_everything_else_wants_a_key(locked: httpx.AsyncClient, path: str) -> None:
     response = await locked.get(path)
 
     problem_of(response, 401, "unauthorized")
@@ -41,15 +41,31 @@ async def test_a_picture_without_a_key_is_not_looked_at(locked: httpx.AsyncClien
     assert "wardrobe_batch_size_count" not in metrics
 
 
-async def test_the_description_names_the_401(locked: httpx.AsyncClient) -> None:
-    paths = (await locked.get("/openapi.json", headers=bearer(KEYS[0]))).json()["paths"]
+async def test_the_description_names_the_key_and_the_401(locked: httpx.AsyncClient) -> None:
+    description = (await locked.get("/openapi.json")).json()
 
-    assert "401" in paths["/predict"]["post"]["responses"]
-    assert "401" in paths["/models"]["get"]["responses"]
+    ((name, scheme),) = description["components"]["securitySchemes"].items()
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    wanting = {
+        path
+        for path, methods in description["paths"].items()
+        for operation in methods.values()
+        if operation.get("security") == [{name: []}] and "401" in operation["responses"]
+    }
+    assert set(description["paths"]) - wanting == {"/health/live", "/health/ready"}
 
 
-@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
-async def test_probes_need_none(locked: httpx.AsyncClient, path: str) -> None:
+async def test_without_keys_the_description_names_none(client: httpx.AsyncClient) -> None:
+    description = (await client.get("/openapi.json")).text
+
+    assert "securitySchemes" not in description
+    assert '"401"' not in description
+
+
+@pytest.mark.parametrize(
+    "path", ["/health/live", "/health/ready", "/", "/web/icon.svg", "/docs", "/docs/swagger-ui.css"]
+)
+async def test_probes_and_what_asks_for_the_key_need_none(locked: httpx.AsyncClient, path: str) -> None:
     assert (await locked.get(path)).status_code == 200
 
 
@@ -80,8 +96,10 @@ async def test_what_is_no_key_does_not_open(locked: httpx.AsyncClient, value: st
     problem_of(await locked.get("/models", headers={"Authorization": value}), 401, "unauthorized")
 
 
-@pytest.mark.parametrize("path", ["/health", "/healthy", "//health/live", "/HEALTH/live"])
-async def test_no_path_only_looks_like_health(locked: httpx.AsyncClient, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["/health", "/healthy", "//health/live", "/HEALTH/live", "/docsx", "//docs", "/openapi.json/"]
+)
+async def test_no_path_only_looks_open(locked: httpx.AsyncClient, path: str) -> None:
     response = await locked.get(httpx.URL(scheme="http", host="wardrobe", raw_path=path.encode()))
 
     assert response.status_code == 401
