@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -33,6 +34,7 @@ def serve() -> None:
             got = f", got {item['input']!r}" if item["loc"] else ""  # else it is of several settings together
             print(f"{variable}: {item['msg']}{got}.", file=sys.stderr)
         sys.exit(2)
+    _greet(settings)
     configure_logging(settings.log_level, with_process=settings.workers > 1)
     options: dict[str, Any] = {
         "host": settings.host,
@@ -49,6 +51,20 @@ def serve() -> None:
         _serve_with_workers(settings.workers, options)
     else:
         _serve(settings, options)
+
+
+def _greet(settings: Settings) -> None:
+    """Tell a person at a terminal where the page is, above the log; or, before anything is loaded, why it cannot be."""
+    host, port = settings.host, settings.port
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        reason = str(error.strerror).partition(" (while")[0]
+        print(f"WARDROBE_HOST, WARDROBE_PORT: cannot listen on {host}, port {port}: {reason}.", file=sys.stderr)
+        sys.exit(2)
+    if sys.stdout.isatty() and port:
+        shown = f"[{host}]" if ":" in host else host
+        print(f"Open http://{shown}:{port} in a browser. Ctrl-C stops it; below is its log.", flush=True)
 
 
 def _serve(settings: Settings, options: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pty
 import re
 import resource
 import shutil
@@ -216,3 +217,32 @@ def test_a_broken_network_tells_the_client_nothing_of_our_insides(artifact: Arti
     (error,) = [entry for entry in entries if entry["level"] == "ERROR"]
     assert "secret text of the network" in error["exc_info"]
     assert error["request_id"] == broken.headers["X-Request-ID"]
+
+
+def test_at_a_terminal_a_person_is_told_where_the_page_is_or_at_once_why_it_cannot_be(
+    small_models_dir: Path,
+) -> None:
+    """The same command twice: the second one finds the port taken, and loads nothing."""
+    port = free_port()
+    settings = QUICK | {"PORT": str(port), "MODELS_DIR": str(small_models_dir)}
+    environment = os.environ | {f"WARDROBE_{name}": value for name, value in settings.items()}
+    command = [sys.executable, "-m", "app"]
+    terminal, stdout = pty.openpty()
+    with subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=stdout, stderr=subprocess.DEVNULL) as first:
+        try:
+            shown = os.read(terminal, 1000).decode()
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+                wait_until_ready(client, first)
+            second = subprocess.run(
+                command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+            )
+        finally:
+            first.terminate()
+            os.close(stdout)
+            os.close(terminal)
+
+    assert f"Open http://127.0.0.1:{port} in a browser." in shown
+    assert second.returncode == 2
+    assert second.stderr.splitlines() == [
+        f"WARDROBE_HOST, WARDROBE_PORT: cannot listen on 127.0.0.1, port {port}: Address already in use."
+    ]
