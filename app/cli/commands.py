@@ -120,7 +120,8 @@ def sort(
         typer.Option(help="How a file gets into its drawer. Links take no room; a hard link and its original are one."),
     ] = "copy",
     apply: Annotated[
-        bool, typer.Option("--apply", help="Do it. Without this, --into only shows what would be.")
+        bool,
+        typer.Option("--apply/--dry-run", help="Do it, or only show what --into would do."),
     ] = False,
     rules: Annotated[
         Path | None, typer.Option(help="Which drawer is for what; 'wardrobe rules' prints the default.")
@@ -164,7 +165,7 @@ def sort(
 @cli.command()
 def undo(
     into: Annotated[Path, typer.Argument(help="The folder that was given as --into.", exists=True, file_okay=False)],
-    apply: Annotated[bool, typer.Option("--apply", help="Do it. Without this it is only shown.")] = False,
+    apply: Annotated[bool, typer.Option("--apply/--dry-run", help="Do it, or only show it.")] = False,
 ) -> None:
     """Take back all that was sorted into a folder, as its wardrobe-undo.jsonl tells it."""
     from app.cli.sort import undo

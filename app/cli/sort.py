@@ -128,7 +128,7 @@ def undo(into: Path, *, apply: bool) -> bool:
         num = len(drawers.journal.placed())
         with FileProgress("undo", num) as progress:
             left = drawers.undo(progress.advance)
-    out.print(f"{num - len(left):,} of {num:,} files are back.")
+    out.print(f"{num - len(left):,} of {num:,} files were taken back.")
     _list(out, f"{len(left):,} were left where they are:", left)
     return not left
 

@@ -154,7 +154,7 @@ def test_a_thousand_files_killed_twice_are_sorted_once_and_undone(command_line: 
     assert drawn.keys() == {"dresses", "tops", "other", "not a garment"}
 
     assert f"{NUM_PICTURES} files were moved" in command_line.run("undo", "drawers")
-    assert f"{NUM_PICTURES} of {NUM_PICTURES} files are back." in command_line.run("undo", "drawers", "--apply")
+    assert f"{NUM_PICTURES} of {NUM_PICTURES} files were taken back." in command_line.run("undo", "drawers", "--apply")
 
     assert snapshot(folder) == before
     assert not drawers.exists()
