@@ -83,9 +83,9 @@ def _page(browser: "Browser", **device: Any) -> Generator["Page", None, None]:
 def service(
     two_models_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Generator[tuple[subprocess.Popen[bytes], httpx.Client], None, None]:
-    """One that keeps what it is sent."""
+    """One that keeps what it is sent, up to a megabyte each."""
     folder = tmp_path_factory.mktemp("page")
-    with serving(folder / "log", **_settings(two_models_dir, folder)) as service:
+    with serving(folder / "log", **_settings(two_models_dir, folder), MAX_UPLOAD_BYTES="1000000") as service:
         yield service
 
 
@@ -140,9 +140,10 @@ def items_of(client: httpx.Client) -> list[dict[str, Any]]:
     return sorted(page["items"], key=lambda item: item["id"])
 
 
-def drop(page: "Page", contents: list[bytes]) -> None:
-    """What a browser does when a person drops files."""
-    files = [(f"{index}.png", base64.b64encode(content).decode()) for index, content in enumerate(contents)]
+def drop(page: "Page", contents: list[bytes] | dict[str, bytes]) -> None:
+    """What a browser does when a person drops files, which may have names."""
+    named = contents if isinstance(contents, dict) else {f"{index}.png": it for index, it in enumerate(contents)}
+    files = [(name, base64.b64encode(content).decode()) for name, content in named.items()]
     transfer = page.evaluate_handle(
         """files => {
             const transfer = new DataTransfer();
@@ -268,6 +269,51 @@ def test_many_are_selected_and_deleted_after_a_question(filled: "Page", client: 
 
     expect(filled.get_by_text("3 pictures deleted.")).to_be_visible()
     assert len(items_of(client)) == 2
+
+
+def test_many_get_a_name_of_ones_own_which_is_offered_from_then_on(filled: "Page", client: httpx.Client) -> None:
+    filled.locator(".review [data-role=tick]").nth(0).check()
+    filled.locator(".review [data-role=tick]").nth(1).check()
+    filled.get_by_role("button", name="Move to …").click()
+    where = filled.get_by_role("dialog", name="What are these 2, or where do they go?")
+    where.get_by_text("Another name").click()
+    expect(where.get_by_label("Name")).to_be_focused()
+    where.get_by_label("Name").fill("gown")
+    where.get_by_label("Drawer").select_option("dresses")
+    where.get_by_role("button", name="Save").click()
+    expect(drawer_count(filled, "Dresses")).to_have_text("4 pictures")
+
+    filled.locator(".review .choice.other").click()
+    filled.get_by_role("dialog").get_by_role("button", name="gown").click()
+
+    expect(drawer_count(filled, "Dresses")).to_have_text("5 pictures")
+    assert sum(item["label"] == "gown" for item in items_of(client)) == 3
+
+
+def test_of_the_files_of_a_phone_the_pictures_are_taken_and_a_saved_wardrobe_is_brought_in(
+    filled: "Page", client: httpx.Client
+) -> None:
+    drop(filled, {"IMG_1.HEIC": SURE[5], "IMG_1.MOV": b"film", "IMG_1.AAE": b"<plist/>", "large.png": bytes(2**21)})
+
+    expect(
+        filled.get_by_text("1 picture sorted. 1 file could not be sorted. 2 files are no pictures, and left out.")
+    ).to_be_visible()
+    filled.locator("summary", has_text="1 file could not be sorted").click()
+    expect(filled.get_by_text("The file has 2.1 MB; at most 1.0 MB are taken.")).to_be_visible()
+    drop(filled, {"wardrobe.zip": client.get("/items/export.zip").content})
+    expect(filled.get_by_text("6 pictures were here already.")).to_be_visible()
+    drop(filled, {"notes.txt": b"jeans"})
+    expect(filled.get_by_text("1 file is no picture, and left out.")).to_be_visible()
+
+
+def test_the_filter_is_in_sight_wherever_it_is_opened(filled: "Page", client: httpx.Client) -> None:
+    drop(filled, DRAWINGS)  # enough to scroll
+    expect(filled.get_by_text("10 pictures sorted.")).to_be_visible()
+    filled.evaluate("scrollTo(0, document.body.scrollHeight)")
+
+    filled.get_by_role("button", name="Filter").click()
+
+    expect(filled.get_by_label("Sorted by")).to_be_in_viewport()
 
 
 def test_what_was_changed_elsewhere_meanwhile_is_shown_and_not_overwritten(
@@ -548,15 +594,26 @@ def test_axe_finds_nothing_to_mend(
     assert violations() == []
 
 
-def test_the_page_of_the_api_is_drawn_and_asks_nobody_but_the_service(page: "Page", client: httpx.Client) -> None:
+def test_the_page_of_the_api_is_drawn_takes_a_key_and_asks_nobody_but_the_service(
+    page: "Page", locked_client: httpx.Client
+) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
 
-    page.goto(f"{client.base_url}/docs")
+    page.goto(f"{locked_client.base_url}/docs")
 
     expect(page.get_by_role("button", name="POST /predict Classify images of clothes")).to_be_visible()
-    assert len(asked) >= 4  # the page, its script and style, the description
-    assert all(httpx.URL(url).netloc == client.base_url.netloc for url in asked)
+    page.get_by_role("button", name="Authorize").first.click()
+    page.get_by_role("textbox").fill(KEY)
+    page.get_by_role("button", name="Apply credentials").click()
+    page.get_by_role("button", name="Close").last.click()
+    page.get_by_role("button", name="GET /models The models that are there").click()
+    page.get_by_role("button", name="Try it out").click()
+    with page.expect_response("**/models") as response:
+        page.get_by_role("button", name="Execute").click()
+    assert response.value.status == 200
+    assert len(asked) >= 5  # the page, its script and style, the description, the models
+    assert all(httpx.URL(url).netloc == locked_client.base_url.netloc for url in asked)
 
 
 @pytest.mark.parametrize("path", ["/", "/web/models.html"])

@@ -1,6 +1,6 @@
 // Pictures on their way, and files that could not be sorted.
 
-import { bar, count, element, icon, reconcile } from "./elements.js";
+import { bar, count, element, icon, megabytes, reconcile } from "./elements.js";
 
 export const arrivalsNode = element("section", { id: "uploads", "aria-label": "New pictures" });
 
@@ -25,7 +25,7 @@ export function drawArrivals(uploads, { changed = null, isShort = false } = {}) 
     underway.forEach(refresh);
   }
   const [, said, whole] = progressNode.children;
-  const waiting = uploads.waitSeconds ? ` The service is busy; going on in ${uploads.waitSeconds} s.` : "";
+  const waiting = uploads.waitSeconds ? ` Waiting for the service; going on in ${uploads.waitSeconds} s.` : "";
   said.textContent = `${uploads.numDone} of ${uploads.numDone + uploads.numUnderway}.${waiting}`;
   whole.firstElementChild.style.width = `${100 * uploads.progress}%`;
 }
@@ -82,11 +82,17 @@ function failuresNode(uploads) {
   );
 }
 
+/** The service speaks of requests; here each is one file. */
+function reason({ file, problem }) {
+  if (problem.kind !== "body-too-large") return problem.message;
+  return `The file has ${megabytes(file.size)}; at most ${megabytes(problem.document.max_bytes)} are taken.`;
+}
+
 function failedRow(entry) {
   return element(
     "li",
     {},
     element("div", { class: "photo" }, entry.thumbnail ?? icon("pictures")),
-    element("p", {}, element("strong", {}, entry.file.name), element("span", { class: "hint" }, entry.problem.message)),
+    element("p", {}, element("strong", {}, entry.file.name), element("span", { class: "hint" }, reason(entry))),
   );
 }

@@ -31,15 +31,10 @@ function ask(title, properties, content) {
   });
 }
 
-/**
- * Where should it go? Answers with a change as PATCH /items takes it.
- *
- * `classes` are the labels to choose from with their drawers, empty where several pictures are moved; `own` says
- * whether a name of one's own may be given.
- */
-export function askWhere(title, { classes = [], drawer = null, own = false } = {}) {
+/** Where should it go? Answers with a change as PATCH /items takes it. `labels` are those to choose from: label -> drawer. */
+export function askWhere(title, labels, drawer = null) {
   return ask(title, { class: "sheet" }, (answer) => {
-    const row = (name, labels) =>
+    const row = (name) =>
       element(
         "li",
         {},
@@ -53,29 +48,22 @@ export function askWhere(title, { classes = [], drawer = null, own = false } = {
           icon(name),
           drawerTitle(name),
         ),
-        labels.length > 0 &&
-          element(
-            "div",
-            { class: "choices" },
-            labels.map((label) => element("button", { class: "choice", onclick: () => answer({ label }) }, label)),
-          ),
+        element(
+          "div",
+          { class: "choices" },
+          [...labels.keys()]
+            .filter((label) => labels.get(label) === name)
+            .map((label) =>
+              // With the drawer: of many pictures, some may be of a model that does not know the label.
+              element("button", { class: "choice", onclick: () => answer({ label, drawer: name }) }, label),
+            ),
+        ),
       );
-    const rows = DRAWERS.map((name) =>
-      row(
-        name,
-        classes.filter(({ group }) => group === name).map(({ label }) => label),
-      ),
-    );
-    const parts = [
-      element("ul", { class: classes.length ? "where labelled" : "where" }, rows),
-      element(
-        "ul",
-        { class: "where aside" },
-        ["review", "not_a_garment"].map((name) => row(name, [])),
-      ),
+    return [
+      element("ul", { class: "where labelled" }, DRAWERS.map(row)),
+      element("ul", { class: "where aside" }, ["review", "not_a_garment"].map(row)),
+      ownName(answer, drawer),
     ];
-    if (own) parts.push(ownName(answer, drawer));
-    return parts;
   });
 }
 
@@ -91,9 +79,14 @@ function ownName(answer, drawer) {
     event.preventDefault();
     if (name.value.trim()) answer({ label: name.value.trim(), drawer: select.value });
   };
+  const opened = ({ target }) => {
+    if (!target.open) return;
+    target.scrollIntoView({ block: "end" });
+    name.focus({ preventScroll: true });
+  };
   return element(
     "details",
-    {},
+    { ontoggle: opened },
     element("summary", {}, "Another name"),
     element(
       "form",

@@ -2,7 +2,7 @@
 
 import { askForKey } from "./dialogs.js";
 import { DRAWERS, drawerTitle, element, icon, percent } from "./elements.js";
-import { key, onKeyWanted, read } from "./service.js";
+import { download, key, onKeyWanted, read } from "./service.js";
 
 // The parts of the data by how much they tell about pictures that are new to the model.
 const PARTS = {
@@ -257,9 +257,16 @@ function origin(card) {
         element("div", {}, element("dt", {}, name), element("dd", {}, value)),
       ),
     ),
-    // A link cannot bring the key.
-    key() === null && element("p", {}, element("a", { href: `../models/${card.name}/report` }, "The whole report")),
+    element("p", {}, wholeReport(card)),
   );
+}
+
+/** A page of its own; where a key is needed, which a link cannot bring, a file to save. */
+function wholeReport({ name, version }) {
+  const path = `models/${name}/report`;
+  if (key() === null) return element("a", { href: `../${path}` }, "The whole report");
+  const save = () => download(path, `${name}-${version}.html`).catch(say);
+  return element("button", { class: "more", onclick: save }, "Save the whole report");
 }
 
 function exact(share) {
@@ -278,9 +285,13 @@ async function route() {
     draw(models, await read(`models/${encodeURIComponent(name)}`));
     scrollTo({ top: 0 });
   } catch (problem) {
-    if (!problem.document) throw problem;
-    main.replaceChildren(element("p", { class: "notice bad", role: "alert" }, problem.message));
+    say(problem);
   }
+}
+
+function say(problem) {
+  if (!problem.document) throw problem; // a mistake in this page, for the console
+  main.replaceChildren(element("p", { class: "notice bad", role: "alert" }, problem.message));
 }
 
 onKeyWanted(askForKey);

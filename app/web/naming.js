@@ -1,6 +1,6 @@
 // What a picture is called, and who said so.
 
-import { drawerTitle, percent } from "./elements.js";
+import { DRAWERS, drawerTitle, percent } from "./elements.js";
 
 const NUM_CHOICES = 3; // likely labels as buttons; the others are one tap further
 
@@ -8,6 +8,16 @@ const NUM_CHOICES = 3; // likely labels as buttons; the others are one tap furth
 export function likelyLabels(prediction, number = NUM_CHOICES) {
   const labels = [...(prediction.prediction_set ?? []), ...prediction.top_k.map(({ label }) => label)];
   return [...new Set(labels)].slice(0, Math.max(number, prediction.prediction_set?.length ?? 0));
+}
+
+/** The drawer of each label that these pictures may get: those of their models, and those that the person made up. */
+export function knownLabels(pictures, all) {
+  const drawers = new Map();
+  for (const { prediction } of pictures) for (const { label, group } of prediction.top_k) drawers.set(label, group);
+  for (const { label, drawer, corrected } of all) {
+    if (corrected && label && !drawers.has(label) && DRAWERS.includes(drawer)) drawers.set(label, drawer);
+  }
+  return drawers;
 }
 
 /** What it is called; the label of what shows no clothes is an idle guess. */

@@ -9,6 +9,7 @@ import { count, drawerTitle, element, icon, reconcile } from "./elements.js";
 import { clearFilters, filters, isFiltered, nameLabels } from "./find.js";
 import { focusedPlace, moveFocus, restoreFocus } from "./focus.js";
 import { KeptWardrobe } from "./kept.js";
+import { knownLabels } from "./naming.js";
 import { PassingWardrobe } from "./passing.js";
 import { onKeyWanted } from "./service.js";
 import { comeIn } from "./tiles.js";
@@ -20,6 +21,7 @@ import { Uploads } from "./uploads.js";
 const OVERVIEW_ITEMS = 12; // of each drawer, where all are shown; chosen to fill whole rows of 2, 3, 4 and 6
 const PAGE_ITEMS = 60;
 const SEARCH_PAUSE_MILLISECONDS = 250;
+const PICTURE_NAME = /^[^.]*$|\.(jpe?g|jfif|a?png|webp|gif|bmp|tiff?|avif|hei[cf]|hif)$/i;
 
 const $ = (id) => document.getElementById(id);
 
@@ -245,11 +247,11 @@ async function undo() {
 
 async function moveTo(some) {
   const one = some.length === 1 ? some[0] : null;
-  const what = await askWhere(one ? "What is it, or where does it go?" : `Move ${count(some.length, "picture")} to`, {
-    classes: one?.prediction.top_k,
-    drawer: one?.drawer,
-    own: Boolean(one),
-  });
+  const what = await askWhere(
+    one ? "What is it, or where does it go?" : `What are these ${some.length.toLocaleString("en")}, or where do they go?`,
+    knownLabels(some, items.values()),
+    one?.drawer,
+  );
   if (what)
     await change(
       some.map(({ id }) => items.get(id)),
@@ -367,8 +369,19 @@ function take(id) {
 
 // ---- adding ----
 
-async function addFiles(files) {
-  if (files.length === 0) return;
+/** `chosen` may be a whole folder of a phone: of what is in it, videos and the like are no pictures. */
+async function addFiles(chosen) {
+  const [first] = chosen;
+  if (chosen.length === 1 && first.name.toLowerCase().endsWith(".zip") && wardrobe.isKept) {
+    await importZip(first);
+    return;
+  }
+  const files = chosen.filter(mayBePicture);
+  numPassedOver += chosen.length - files.length;
+  if (files.length === 0) {
+    if (numPassedOver > 0) toast(passedOver());
+    return;
+  }
   const wasFiltered = clearFilters();
   if (drawer) history.replaceState(null, "", "#");
   if (wasFiltered || drawer) {
@@ -389,6 +402,19 @@ function arrived(entry, { item, duplicate, timing }) {
   render();
 }
 
+/** By the type that the browser gives, or by its name: not every browser knows HEIC. The service looks into the file. */
+function mayBePicture({ type, name }) {
+  return type.startsWith("image/") || PICTURE_NAME.test(name);
+}
+
+let numPassedOver = 0; // files, since that was said last
+
+function passedOver() {
+  const said = `${count(numPassedOver, "file is no picture", "files are no pictures")}, and left out.`;
+  numPassedOver = 0;
+  return said;
+}
+
 const fresh = new Set(); // ids of items that came to lie where they are since the last drawing
 
 function finished({ numAdded, numDuplicates, numFailed }) {
@@ -397,6 +423,7 @@ function finished({ numAdded, numDuplicates, numFailed }) {
   if (numDuplicates)
     said.push(`${count(numDuplicates, "picture")} ${numDuplicates === 1 ? "was" : "were"} here already.`);
   if (numFailed) said.push(`${count(numFailed, "file")} could not be sorted.`);
+  if (numPassedOver) said.push(passedOver());
   if (said.length > 0) toast(said.join(" "));
   load(); // what was asked for meanwhile knows of some arrivals only
 }
@@ -584,6 +611,7 @@ function listen() {
   $("filter-button").addEventListener("click", () => {
     $("filters").hidden = !$("filters").hidden;
     $("filter-button").setAttribute("aria-expanded", String(!$("filters").hidden));
+    if (!$("filters").hidden) scrollTo({ top: 0 }); // the button stays in sight, what it opens does not
   });
   $("filter-clear").addEventListener("click", () => clearFilters() && load());
 
