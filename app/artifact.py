@@ -400,13 +400,19 @@ def check_golden(artifact: Artifact, *, tolerance: float) -> None:
     except ArtifactError:
         raise
     except Exception as error:  # no picture, or no such network: engines raise what they like
-        raise ArtifactError(artifact.folder, f"its golden predictions cannot be computed ({error}).") from error
+        reason = f"its golden predictions cannot be computed ({last_line(error)})."
+        raise ArtifactError(artifact.folder, reason) from error
     for index, difference in enumerate(differences):
         if not difference <= tolerance:  # also refuses NaN
             raise ArtifactError(
                 artifact.folder,
                 f"golden prediction {index} differs by {difference:.4f}, more than {tolerance}.",
             )
+
+
+def last_line(error: Exception) -> str:
+    """What an engine says is wrong, without the TorchScript code and stack that stand before it."""
+    return str(error).strip().rpartition("\n")[2] or type(error).__name__
 
 
 def _golden_difference(artifact: Artifact, golden: GoldenPrediction) -> float:

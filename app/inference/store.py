@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.artifact import CARD_NAME, ONNX_NAME, TORCHSCRIPT_NAME, Card, read_card, verify_digests
+from app.artifact import CARD_NAME, ONNX_NAME, TORCHSCRIPT_NAME, Card, last_line, read_card, verify_digests
 from app.errors import ArtifactError, ModelNotFoundError, NotReadyError
 from app.images import DecodedImage
 from app.inference.routing import choose_model
@@ -290,7 +290,7 @@ def _refusal(path: Path, error: Exception) -> Refusal:
     """Said in the log once: what does not change is not looked into again."""
     if not isinstance(error, ArtifactError):
         logger.error("%s fails to run", path, exc_info=error)
-        error = ArtifactError(path, f"it fails to run ({error}).")
+        error = ArtifactError(path, f"it fails to run ({last_line(error)}).")
     logger.error("%s", error)
     return Refusal(f"{path.parent.name}/{path.name}", str(error))
 

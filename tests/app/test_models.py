@@ -16,6 +16,7 @@ from torch import Tensor
 from app.artifact import Artifact
 from app.engines import load_artifact
 from app.errors import ArtifactError
+from app.inference.tuning import MIN_GAIN
 from app.settings import Settings
 from tests.app.service import problem_of, running, wait_for
 from tests.tiny_wardrobe import ColourReader, write_tiny_wardrobe
@@ -71,6 +72,14 @@ async def test_a_card_is_the_file_without_its_golden_pictures(
     assert card == on_disk
 
 
+def knee(milliseconds: dict[int, float]) -> int:
+    """The last size that gained MIN_GAIN on its half, of those measured: up to the first that did not."""
+    *gaining, last = sorted(milliseconds)
+    assert gaining == [2**power for power in range(len(gaining))]
+    assert all(milliseconds[size // 2] >= MIN_GAIN * milliseconds[size] for size in gaining[1:])
+    return last if milliseconds[last // 2] >= MIN_GAIN * milliseconds[last] else last // 2
+
+
 @pytest.mark.parametrize("engine", ["auto", "torchscript", "onnxruntime"])
 async def test_the_served_card_says_how_it_is_run(
     settings: Settings, artifact: Artifact, pictures: dict[str, bytes], tmp_path: Path, engine: str
@@ -86,11 +95,24 @@ async def test_the_served_card_says_how_it_is_run(
     assert set(measured) == ({"torchscript", "onnxruntime"} if engine == "auto" else {engine})
     assert serving["engine"] == min(measured, key=measured.get)
     assert serving["refused_engines"] == {}
-    assert str(serving["max_batch_size"]) in serving["milliseconds_in_batch"]
+    assert serving["max_batch_size"] == knee({int(size): it for size, it in serving["milliseconds_in_batch"].items()})
     assert answer.json()["predictions"][0]["label"] == "Coat"
 
 
 async def test_an_engine_that_disagrees_is_named_and_not_used(
+    settings: Settings, artifact: Artifact, tmp_path: Path
+) -> None:
+    """ONNX Runtime's pictures are prepared as the card says, TorchScript's as the file does: the card has it wrong."""
+    edit_card(install(artifact, tmp_path), lambda card: card["input"].update(mean=0.9))
+    async with running(serving_from(tmp_path, settings)) as client:
+        await wait_for(client, "/health/ready")
+        serving = (await client.get("/models/fashion-mnist")).json()["serving"]
+
+    assert serving["engine"] == "torchscript"
+    assert "golden prediction 0 differs" in serving["refused_engines"]["onnxruntime"]
+
+
+async def test_an_engine_that_cannot_run_a_model_is_named_and_not_used(
     settings: Settings, artifact: Artifact, tmp_path: Path
 ) -> None:
     """A made-up model whose ONNX file is none: TorchScript serves it."""
@@ -488,6 +510,23 @@ def test_a_network_without_a_garment_score_cannot_have_a_golden_one(artifact: Ar
 
     with pytest.raises(ArtifactError, match="golden predictions and the network disagree on a garment score"):
         load_artifact(folder)
+
+
+class Raises(ColourReader):
+    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        if float(batch.max()) > 0:
+            raise RuntimeError("too bright")
+        return batch.mean(dim=(2, 3)), batch.mean(dim=(1, 2, 3))
+
+
+def test_a_network_that_raises_is_refused_without_a_stack_of_its_code(artifact: Artifact, tmp_path: Path) -> None:
+    """The reason is told to everybody who asks for /models."""
+    folder = write_tiny_wardrobe(tmp_path, template=artifact.card, network=Raises)
+
+    with pytest.raises(ArtifactError, match=r"cannot be computed .*too bright") as refused:
+        load_artifact(folder)
+
+    assert not any(word in str(refused.value) for word in ("Traceback", "File", "\n"))
 
 
 class NotANumber(ColourReader):
