@@ -1,6 +1,6 @@
 """Time of one forward pass, one picture at a time, in both engines and in two other forms of the first.
 
-    python -m benchmarks.forward models/wardrobe/2 models/fashion-mnist/1
+    python -m benchmarks.forward models/wardrobe/4 models/fashion-mnist/1
 
 prints the median and the 95th percentile in milliseconds, and the ratio to the first engine. The picture's decoding and
 preprocessing are timed apart, for a 12-megapixel JPEG made here.

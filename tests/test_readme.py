@@ -32,7 +32,7 @@ from training.photos.relabel import relabelling
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-WARDROBE, FASHION_MNIST = ROOT / "models" / "wardrobe" / "3", ROOT / "models" / "fashion-mnist" / "1"
+WARDROBE, FASHION_MNIST = ROOT / "models" / "wardrobe" / "4", ROOT / "models" / "fashion-mnist" / "1"
 
 
 def settings_table() -> str:

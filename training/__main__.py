@@ -177,7 +177,7 @@ def examples_command(
 
 @cli.command("promote")
 def promote_command(
-    folder: Annotated[Path, typer.Argument(help="The version to serve, for instance models/wardrobe/3.")],
+    folder: Annotated[Path, typer.Argument(help="The version to serve, for instance models/wardrobe/4.")],
     anyway: Annotated[bool, option("Also if it was found worse, or not compared.", None, "--anyway")] = False,
 ) -> None:
     """Let services take this version from now on, running ones too, after checking it as they do."""

@@ -52,7 +52,7 @@ class _Answer(BaseModel):
 
 
 class ErrorAnswer(_Answer):
-    error: str = Field(examples=["There is no model tents. There is: fashion-mnist/1, wardrobe/2."])
+    error: str = Field(examples=["There is no model tents. There is: fashion-mnist/1, wardrobe/4."])
 
 
 class LiveAnswer(_Answer):

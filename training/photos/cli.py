@@ -9,8 +9,8 @@ The first fine-tunes, calibrates on the validation photos and writes models/NAME
 part; the third goes on from the version that is served, with what people corrected; the fourth says which is better.
 `teach` and `relabel`, which change the classes of a version: own_classes.py.
 
-wardrobe/3 (4,138 photos, efficientnet-lite0, 29 epochs, one run, 2026-11-25): 88.9 % of 451 test photos (85.3 to 93.2 %
-over senders), 79 minutes of training on two cores beside other work. What else was tried: LOG.md.
+wardrobe/4 (4,138 photos, efficientnet-lite0, 8 epochs on from version 3, one run, 2026-11-25): 89.4 % of 451 test photos
+(86.2 to 93.1 % over senders), 57 minutes of training on two cores beside other work. What else was tried: LOG.md.
 """
 
 import csv
@@ -152,7 +152,7 @@ FromVersionOption = Annotated[
 TeacherOption = Annotated[
     list[Path] | None,
     option(
-        "An exported version with these classes and this last size, for instance models/wardrobe/3; several are "
+        "An exported version with these classes and this last size, for instance models/wardrobe/4; several are "
         "averaged. Their answers are learned beside the labels.",
         OPTIMISATION,
         "--teacher",
@@ -354,8 +354,8 @@ def evaluate_command(
 
 @cli.command("compare")
 def compare_command(
-    old: Annotated[Path, typer.Argument(help="A version, for instance models/wardrobe/2.")],
-    new: Annotated[Path, typer.Argument(help="Another version of the model, for instance models/wardrobe/3.")],
+    old: Annotated[Path, typer.Argument(help="A version, for instance models/wardrobe/3.")],
+    new: Annotated[Path, typer.Argument(help="Another version of the model, for instance models/wardrobe/4.")],
     sources: SourcesArgument,
     part: Annotated[Literal["validation", "test"], option("Photos that neither was trained on.", DATA)] = VALIDATION,
     corrections: Annotated[Path | None, option("Export whose held-out corrections are asked for apart.", DATA)] = None,

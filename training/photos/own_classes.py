@@ -1,7 +1,7 @@
 """Give an exported photo model classes of your own, without training it again.
 
-    python -m training photos teach models/wardrobe/3 my-photos
-    python -m training photos relabel models/wardrobe/3 my-labels.toml
+    python -m training photos teach models/wardrobe/4 my-photos
+    python -m training photos relabel models/wardrobe/4 my-labels.toml
 
 The first adds a class for each folder of a dozen pictures; the second renames, merges and moves classes to other
 drawers. Both write the next version of the model.
@@ -36,7 +36,7 @@ from training.photos.relabel import relabel, relabelling
 from training.photos.splits import TRAIN, VALIDATION
 from training.photos.teach import CROSS_VALIDATION, check_enough, new_labels, taught_label_map, teach
 
-VersionArgument = Annotated[Path, typer.Argument(help="An exported version, for instance models/wardrobe/3.")]
+VersionArgument = Annotated[Path, typer.Argument(help="An exported version, for instance models/wardrobe/4.")]
 OriginalOption = Annotated[
     list[Path] | None,
     option(
