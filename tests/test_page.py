@@ -223,6 +223,17 @@ def test_a_pile_is_sorted_corrected_kept_and_moved_to_another_service(
     expect(page.get_by_text("6 pictures sorted.")).to_be_visible()
 
 
+def test_who_has_no_key_is_told_in_plain_words_and_may_try_again(page: "Page", locked_client: httpx.Client) -> None:
+    page.goto(str(locked_client.base_url))
+    expect(page.get_by_label("Key", exact=True)).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("alert")).to_contain_text("This wardrobe opens with its key alone.")
+
+    page.get_by_role("button", name="Try again").click()
+
+    expect(page.get_by_label("Key", exact=True)).to_be_focused()
+
+
 def test_everything_can_be_done_by_keyboard(filled: "Page", client: httpx.Client) -> None:
     page = filled
     first_choice = page.locator(".review .choice").first

@@ -51,7 +51,7 @@ export async function send(path, options = {}) {
     if (problem.status === 401) {
       if (key() === usedKey) {
         const given = await askForKey();
-        if (given === null) throw problem;
+        if (given === null) throw new Problem({ ...problem.document, detail: "This wardrobe opens with its key alone." });
         sessionStorage.setItem(KEY_NAME, given);
       }
     } else if (

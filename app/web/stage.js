@@ -35,7 +35,7 @@ export class Stage {
       frame.className = `frame ${view}`;
       if (item.prediction.image.width <= 64) frame.classList.add("tiny");
       frame.replaceChildren(box);
-      caption.replaceChildren();
+      caption.replaceChildren(view === "picture" ? "" : "One moment …");
       if (view === "picture") this.#picture(item, box);
       else if (view === "seen") await this.#seen(item, box, caption);
       else await this.#heat(item, box, caption);
@@ -76,14 +76,14 @@ export class Stage {
       answer = element("img", { alt: `${nameOf(item)}, as the model got it`, src: address });
       await answer.decode();
     } catch (problem) {
-      if (box.isConnected) caption.append(problem.message);
+      if (box.isConnected) caption.replaceChildren(problem.message);
       return;
     }
     if (!box.isConnected) return; // another view was chosen meanwhile
     box.append(answer);
     const { naturalWidth: width, naturalHeight: height } = answer;
     if (width <= 64) box.parentElement.classList.add("tiny");
-    caption.append(`All that the network gets of it: ${width} × ${height} pixels, here enlarged.`);
+    caption.replaceChildren(`All that the network gets of it: ${width} × ${height} pixels, here enlarged.`);
   }
 
   async #heat(item, box, caption) {

@@ -2,6 +2,7 @@
 
 const NUM_AT_A_TIME = 3; // chosen: one is sent while one is worked on; more would only wait in the service's queue
 const THUMBNAIL_PIXELS = 320;
+const PICTURE_NAME = /^[^.]*$|\.(jpe?g|jfif|a?png|webp|gif|bmp|tiff?|avif|hei[cf]|hif)$/i;
 
 export class Uploads {
   entries = []; // those on their way and those that failed, in the order they came
@@ -30,14 +31,16 @@ export class Uploads {
     return (this.numDone + sent) / (this.numDone + this.numUnderway || 1);
   }
 
+  /** `files` may be a whole folder of a phone: videos and the like in it are left out. */
   add(files) {
-    for (const file of files) {
+    const pictures = files.filter(mayBePicture);
+    this.#begin().numLeftOut += files.length - pictures.length;
+    for (const file of pictures) {
       const entry = { file, state: "waiting", progress: 0, thumbnail: null, problem: null, abort: null };
       this.entries.push(entry);
       // One after the other: decoding many large photos at once fills a phone's memory.
       this.#thumbnails = this.#thumbnails.then(() => this.#makeThumbnail(entry));
     }
-    this.#begun ??= { numAdded: 0, numDuplicates: 0, numFailed: 0 };
     this.#fill();
   }
 
@@ -56,13 +59,17 @@ export class Uploads {
 
   retry(entries) {
     for (const entry of entries) Object.assign(entry, { state: "waiting", progress: 0, problem: null });
-    this.#begun ??= { numAdded: 0, numDuplicates: 0, numFailed: 0 };
+    this.#begin();
     this.#fill();
   }
 
   dismiss(entries) {
     for (const entry of entries) this.#drop(entry);
     this.onDismissed();
+  }
+
+  #begin() {
+    return (this.#begun ??= { numAdded: 0, numDuplicates: 0, numFailed: 0, numLeftOut: 0 });
   }
 
   #drop(entry) {
@@ -132,4 +139,9 @@ export class Uploads {
       // shown by its name
     }
   }
+}
+
+/** By the type that the browser gives, or by its name: not every browser knows HEIC. The service looks into the file. */
+function mayBePicture({ type, name }) {
+  return type.startsWith("image/") || PICTURE_NAME.test(name);
 }

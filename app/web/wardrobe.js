@@ -21,7 +21,6 @@ import { Uploads } from "./uploads.js";
 const OVERVIEW_ITEMS = 12; // of each drawer, where all are shown; chosen to fill whole rows of 2, 3, 4 and 6
 const PAGE_ITEMS = 60;
 const SEARCH_PAUSE_MILLISECONDS = 250;
-const PICTURE_NAME = /^[^.]*$|\.(jpe?g|jfif|a?png|webp|gif|bmp|tiff?|avif|hei[cf]|hif)$/i;
 
 const $ = (id) => document.getElementById(id);
 
@@ -112,7 +111,7 @@ async function load() {
       keepNothing(problem);
       return;
     }
-    report(problem);
+    if (!problem.document) throw problem; // a mistake in this page, for the console
     loadProblem = problem;
   }
   render();
@@ -369,17 +368,10 @@ function take(id) {
 
 // ---- adding ----
 
-/** `chosen` may be a whole folder of a phone: of what is in it, videos and the like are no pictures. */
-async function addFiles(chosen) {
-  const [first] = chosen;
-  if (chosen.length === 1 && first.name.toLowerCase().endsWith(".zip") && wardrobe.isKept) {
-    await importZip(first);
-    return;
-  }
-  const files = chosen.filter(mayBePicture);
-  numPassedOver += chosen.length - files.length;
-  if (files.length === 0) {
-    if (numPassedOver > 0) toast(passedOver());
+async function addFiles(files) {
+  if (files.length === 0) return;
+  if (wardrobe.isKept && files.length === 1 && files[0].name.toLowerCase().endsWith(".zip")) {
+    await importZip(files[0]);
     return;
   }
   const wasFiltered = clearFilters();
@@ -402,28 +394,15 @@ function arrived(entry, { item, duplicate, timing }) {
   render();
 }
 
-/** By the type that the browser gives, or by its name: not every browser knows HEIC. The service looks into the file. */
-function mayBePicture({ type, name }) {
-  return type.startsWith("image/") || PICTURE_NAME.test(name);
-}
-
-let numPassedOver = 0; // files, since that was said last
-
-function passedOver() {
-  const said = `${count(numPassedOver, "file is no picture", "files are no pictures")}, and left out.`;
-  numPassedOver = 0;
-  return said;
-}
-
 const fresh = new Set(); // ids of items that came to lie where they are since the last drawing
 
-function finished({ numAdded, numDuplicates, numFailed }) {
+function finished({ numAdded, numDuplicates, numFailed, numLeftOut }) {
   const said = [];
   if (numAdded) said.push(`${count(numAdded, "picture")} sorted.`);
   if (numDuplicates)
     said.push(`${count(numDuplicates, "picture")} ${numDuplicates === 1 ? "was" : "were"} here already.`);
   if (numFailed) said.push(`${count(numFailed, "file")} could not be sorted.`);
-  if (numPassedOver) said.push(passedOver());
+  if (numLeftOut) said.push(`${count(numLeftOut, "file is no picture", "files are no pictures")}, and left out.`);
   if (said.length > 0) toast(said.join(" "));
   load(); // what was asked for meanwhile knows of some arrivals only
 }
@@ -432,7 +411,7 @@ async function importZip(file) {
   toast("Bringing it in …", null, true);
   try {
     const { added, merged, unchanged, failed } = await wardrobe.import(file);
-    const said = [`${count(added, "picture")} brought in.`];
+    const said = added || !unchanged ? [`${count(added, "picture")} brought in.`] : [];
     if (merged) said.push(`${count(merged, "correction")} added.`);
     if (unchanged) said.push(`${count(unchanged, "picture")} ${unchanged === 1 ? "was" : "were"} here already.`);
     if (failed.length) said.push(`${count(failed.length, "file")} could not be read: ${failed[0].error.detail}`);
