@@ -355,6 +355,22 @@ def test_search_shows_what_fits_also_of_what_arrives_meanwhile(
     expect(drawer_count(filled, "All")).to_have_text("8 pictures")
 
 
+def test_what_arrives_while_the_tray_is_looked_at_comes_behind(filled: "Page") -> None:
+    """A picture that moves away under the finger gets another one's label."""
+    tray = filled.locator(".review [data-id]")
+    there = tray.evaluate_all("cards => cards.map(card => card.dataset.id)")
+
+    drop(filled, UNSURE[3:])
+
+    expect(tray).to_have_count(8)
+    arrived = tray.evaluate_all("cards => cards.map(card => card.dataset.id)")
+    expect(filled.get_by_text("5 pictures sorted.")).to_be_visible()
+    filled.reload()
+    expect(tray).to_have_count(8)
+    again = tray.evaluate_all("cards => cards.map(card => card.dataset.id)")
+    assert arrived[:3] == again[:3] == there
+
+
 def test_cancelled_pictures_are_not_sent(
     filled: "Page", client: httpx.Client, process: subprocess.Popen[bytes]
 ) -> None:
@@ -468,7 +484,7 @@ def test_more_like_one_picture_are_a_tap_away(filled: "Page") -> None:
 
     alike.first.click()
 
-    expect(dialog.get_by_text(re.compile(r"^[23]\.png$"))).to_be_visible()  # of the same red
+    expect(dialog.get_by_text(re.compile(r"^[34]\.png$"))).to_be_visible()  # of the same red
 
 
 def test_while_the_storage_cannot_be_had_nothing_is_given_up(page: "Page", artifact: Artifact, tmp_path: Path) -> None:
@@ -498,7 +514,7 @@ def test_on_a_phone_a_photo_is_taken_sorted_and_corrected(phone: "Page", client:
         phone.get_by_role("button", name="Take a photo").tap()
     chooser.value.set_files({"name": "photo.png", "mimeType": "image/png", "buffer": UNSURE[7]})
     expect(drawer_count(phone, "To check")).to_have_text("4 pictures")
-    phone.locator(".review [data-role=open]").first.tap()
+    phone.locator(".review [data-role=open]").last.tap()
     phone.get_by_role("dialog").get_by_role("button", name="shirt", exact=True).tap()
     expect(phone.get_by_text("sorted by you")).to_be_visible()
     phone.get_by_role("dialog").get_by_role("button", name="Close").tap()

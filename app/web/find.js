@@ -4,13 +4,17 @@ import { element } from "./elements.js";
 
 const $ = (id) => document.getElementById(id);
 
-/** As the list of items takes it. */
-export function filters() {
+/**
+ * As the list of items takes it. The tray is a queue where no other order was chosen: what arrives while its pictures
+ * are looked at comes behind them.
+ */
+export function filters(drawer = null) {
+  const sort = $("sort").value;
   return {
     q: $("search").value.trim(),
     label: $("filter-label").value,
     corrected: $("filter-corrected").value,
-    sort: $("sort").value,
+    sort: drawer === "review" && sort === "-added" ? "added" : sort,
   };
 }
 

@@ -97,7 +97,7 @@ async function load() {
     const limit = drawer ? PAGE_ITEMS : OVERVIEW_ITEMS;
     const [pairs, ...pages] = await Promise.all([
       wardrobe.twins(),
-      ...names.map((name) => wardrobe.list({ ...filters(), drawer: name, limit })),
+      ...names.map((name) => wardrobe.list({ ...filters(name), drawer: name, limit })),
     ]);
     if (mine !== loads) return;
     sections.clear();
@@ -125,7 +125,7 @@ function remember(page) {
 async function loadMore(name) {
   const section = sections.get(name);
   try {
-    const page = await wardrobe.list({ ...filters(), drawer: name, limit: PAGE_ITEMS, cursor: section.next });
+    const page = await wardrobe.list({ ...filters(name), drawer: name, limit: PAGE_ITEMS, cursor: section.next });
     const { ids, next, total } = remember(page);
     Object.assign(section, { ids: [...new Set([...section.ids, ...ids])], next, total });
   } catch (problem) {
@@ -341,15 +341,17 @@ function place(item) {
   if (before && before.drawer !== item.drawer) {
     take(item.id);
     items.set(item.id, item);
-    putFirst(item);
+    put(item);
   } else items.set(item.id, item);
 }
 
-function putFirst(item) {
+/** First, where it is seen, or `last`, where it moves no other. */
+function put(item, { last = false } = {}) {
   counts[item.drawer] = (counts[item.drawer] ?? 0) + 1;
   if (drawer && drawer !== item.drawer) return;
   const section = sections.get(item.drawer) ?? { ids: [], next: null, total: 0 };
-  sections.set(item.drawer, { ...section, ids: [item.id, ...section.ids], total: section.total + 1 });
+  const ids = last ? [...section.ids, item.id] : [item.id, ...section.ids];
+  sections.set(item.drawer, { ...section, ids, total: section.total + 1 });
   fresh.add(item.id);
 }
 
@@ -389,7 +391,7 @@ function arrived(entry, { item, duplicate, timing }) {
   if (items.has(item.id)) place(item);
   else if (!duplicate) {
     items.set(item.id, item);
-    putFirst(item);
+    put(item, { last: filters(item.drawer).sort === "added" });
   }
   render();
 }
