@@ -10,12 +10,20 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from tests.process import REPOSITORY
 
 MONITORING = REPOSITORY / "monitoring"
 PANELS = json.loads((MONITORING / "grafana-dashboard.json").read_text())["panels"]
 QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
+KUBERNETES = REPOSITORY / "deploy" / "kubernetes"
+FOUND = {
+    "__meta_kubernetes_namespace": "shop",
+    "__meta_kubernetes_pod_name": "wardrobe-0",
+    "__meta_kubernetes_pod_label_app_kubernetes_io_name": "wardrobe",
+    "__meta_kubernetes_pod_container_port_name": "http",
+}
 LONGEST_SECONDS = 60
 
 pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed")
@@ -23,7 +31,7 @@ pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prom
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory, service_url: str) -> Path:
-    """Compose's, but for the service's address, the place of the key and the time between two looks."""
+    """Compose's and Kubernetes', but for the service's address, the place of the key and the time between two looks."""
     text = (MONITORING / "prometheus.yml").read_text()
     folder = tmp_path_factory.mktemp("prometheus")
     (folder / "key").touch()  # as where no key is given
@@ -34,8 +42,14 @@ def config(tmp_path_factory: pytest.TempPathFactory, service_url: str) -> Path:
     }.items():
         assert text.count(compose) == 1
         text = text.replace(compose, here)
+    config = yaml.safe_load(text)
+    (job,) = yaml.safe_load((KUBERNETES / "prometheus-scrape.yaml").read_text())["scrape_configs"]
+    del job["kubernetes_sd_configs"]  # what it would find:
+    job["static_configs"] = [{"targets": [service_url.removeprefix("http://")], "labels": FOUND}]
+    job["authorization"]["credentials_file"] = str(folder / "key")
+    config["scrape_configs"].append(job | {"job_name": "kubernetes"})
     path = folder / "prometheus.yml"
-    path.write_text(text)
+    path.write_text(yaml.safe_dump(config))
     return path
 
 
@@ -91,3 +105,19 @@ def test_every_query_of_the_dashboard_is_answered(prometheus: httpx.Client, quer
     found = ask(prometheus, query.replace("$__rate_interval", "1m"))
 
     assert found or "429" in query or "5.." in query
+
+
+def test_the_query_that_replicas_are_counted_by_is_answered(prometheus: httpx.Client) -> None:
+    """With what prometheus-adapter puts into << >> for the pods of a namespace, which are what its rule finds."""
+    (rule,) = yaml.safe_load((KUBERNETES / "prometheus-adapter-rules.yaml").read_text())["rules"]
+    query = rule["metricsQuery"]
+    for name, value in {
+        "<<.Series>>": "wardrobe_queue_images",
+        "<<.LabelMatchers>>": 'namespace="shop",pod=~"wardrobe-0"',
+        "<<.GroupBy>>": "pod",
+    }.items():
+        assert query.count(name) == 1
+        query = query.replace(name, value)
+
+    assert len(ask(prometheus, rule["seriesQuery"])) == 1
+    assert [it["metric"] for it in ask(prometheus, query)] == [{"pod": "wardrobe-0"}]
