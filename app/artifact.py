@@ -20,6 +20,7 @@ from app.images import decode
 
 TORCHSCRIPT_NAME = "model.pt"
 ONNX_NAME = "model.onnx"
+SAFETENSORS_NAME = "model.safetensors"
 CARD_NAME = "card.json"
 REPORT_NAME = "report.html"
 # Names of outputs in model.onnx, in the order of model.pt's. A network may lack all but the first, from the end on.
@@ -30,6 +31,7 @@ DrawerGroup = Literal["tops", "bottoms", "dresses", "outerwear", "footwear", "he
 Drawer = DrawerGroup | Literal["review", "not_a_garment"]  # where an item lies: the last two await or need no group
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+FileName = Literal["model.pt", "model.onnx", "model.safetensors"]  # of weights; the last on request only
 
 
 class _CardPart(BaseModel):
@@ -244,7 +246,7 @@ class PublicCard(_CardPart):
     studies: list[Study] = []
     training: Training
     limits: list[str]
-    sha256: dict[Literal["model.pt", "model.onnx"], Sha256]
+    sha256: dict[FileName, Sha256]
 
     @property
     def class_names(self) -> list[str]:

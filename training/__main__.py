@@ -15,6 +15,8 @@ from training.data import Splits, load_for
 from training.export import evaluate_on_test, export
 from training.fit import fit, is_finished, load_fit_result
 from training.options import (
+    MlflowOption,
+    SafetensorsOption,
     command_line,
     follow_up,
     option,
@@ -30,6 +32,7 @@ from training.preview import write_preview
 from training.promote import promote, rollback
 from training.range_test import range_test, write_range_test
 from training.run_comparison import Comparison, summarise, table, write_comparison
+from training.tracking import log_version, require_mlflow
 from training.worked_examples import write_page
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -52,14 +55,17 @@ DEFAULT_RUN = Path("runs/fashion-mnist")
 def fit_command(
     run: RunOption = DEFAULT_RUN,
     resume: Annotated[bool, option("Go on from the run's checkpoint.", None, "--resume")] = False,
+    mlflow: MlflowOption = False,
     data: DataOption = None,
     *,
     config: FitConfig,
 ) -> None:
     """Train the network. Ctrl-C stops, --resume goes on after the last finished epoch."""
+    if mlflow:
+        require_mlflow()
     splits = load(data, config)
     with stoppable(run):
-        fit(splits, config, run_folder=run, resume=resume, command=command_line())
+        fit(splits, config, run_folder=run, resume=resume, command=command_line(), mlflow=mlflow)
     print(f"Done. Next: {follow_up('export', '--run', run)}")
 
 
@@ -97,6 +103,7 @@ def export_command(
     data: DataOption = None,
     models: Annotated[Path, option("Folder that the service reads.")] = Path("models"),
     name: Annotated[str, option("Name of the model: lower-case letters, digits and hyphens.")] = "fashion-mnist",
+    safetensors: SafetensorsOption = False,
 ) -> None:
     """Write the run as the model's next version: TorchScript, ONNX, card and report, with validation figures."""
     result = load_fit_result(run)
@@ -106,7 +113,8 @@ def export_command(
         )
     splits = load(data, result.config)
     print("Exporting, checking parity and measuring on the validation pictures ...")
-    artifact = export(result, splits, models_folder=models, name=name)
+    artifact = export(result, splits, models_folder=models, name=name, safetensors=safetensors)
+    log_version(run, artifact)
     print_metrics("validation", artifact.card.metrics["validation"])
     print(f"Wrote {artifact.folder}. Next: {follow_up('evaluate', artifact.folder)}")
     print_served(artifact.folder)

@@ -15,22 +15,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import onnx
 import onnxruntime
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from app.artifact import (
     CARD_NAME,
     ONNX_NAME,
     REPORT_NAME,
+    SAFETENSORS_NAME,
     TORCHSCRIPT_NAME,
     Artifact,
     Card,
     ClassInfo,
     DataSource,
+    FileName,
     GoldenPrediction,
     InputRule,
     Metrics,
@@ -71,7 +74,13 @@ class ParityError(WardrobeError):
 
 
 def export(
-    result: FitResult, splits: Splits, *, models_folder: Path, name: str = "fashion-mnist", version: int | None = None
+    result: FitResult,
+    splits: Splits,
+    *,
+    models_folder: Path,
+    name: str = "fashion-mnist",
+    version: int | None = None,
+    safetensors: bool = False,
 ) -> Artifact:
     """Export a run as the next (or the given) version of `name` and return it as the service would load it.
 
@@ -93,6 +102,8 @@ def export(
             output_names=["logits"],
         )
         check_parity(classifier, folder, splits.validation)
+        if safetensors:
+            export_safetensors(result.network, folder / SAFETENSORS_NAME)
 
         card = _draft_card(result, classifier, splits, folder)
         write_card(card, folder)
@@ -196,6 +207,11 @@ def _torchscript_allowed() -> Iterator[None]:
         yield
 
 
+def export_safetensors(network: nn.Module, path: Path) -> None:
+    """Weights and statistics by name, as the trained network has them: without preprocessing and mirroring."""
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
+
+
 def export_onnx(classifier: nn.Module, path: Path, *, example: Tensor, output_names: Sequence[str]) -> None:
     """The forward pass alone, with a dynamic batch: preprocessing stays with TorchScript.
 
@@ -264,10 +280,12 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{library: version_of(library) for library in LIBRARIES}}
 
 
-def digests(folder: Path) -> dict[Literal["model.pt", "model.onnx"], str]:
+def digests(folder: Path) -> dict[FileName, str]:
+    """Of the files with weights that are there."""
     return {
-        "model.pt": hashlib.sha256((folder / TORCHSCRIPT_NAME).read_bytes()).hexdigest(),
-        "model.onnx": hashlib.sha256((folder / ONNX_NAME).read_bytes()).hexdigest(),
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in get_args(FileName)
+        if (folder / name).exists()
     }
 
 

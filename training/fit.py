@@ -25,6 +25,7 @@ from training.networks import NETWORKS
 from training.networks.initialise import initialise
 from training.optimisation import build_loss, build_optimizer, build_scheduler, penalty
 from training.progress import FitProgress
+from training.tracking import mlflow_run
 
 CHECKPOINT_NAME = "checkpoint.pt"
 
@@ -63,12 +64,13 @@ def fit(
     device: str | None = None,
     command: str = "",
     stop_after_epoch: int | None = None,
+    mlflow: bool = False,
 ) -> FitResult:
     """Train on `splits.train`, watch `splits.validation`, and return the averaged weights of the last epoch.
 
     The last epoch is taken by rule: choosing the best one would make the validation figure flatter. Early stopping
     (`config.patience`) does choose it. A checkpoint is written before the first and after every epoch;
-    `stop_after_epoch` ends a run early, as Ctrl-C would.
+    `stop_after_epoch` ends a run early, as Ctrl-C would. `mlflow` logs it there as well.
 
     Raises:
         ConfigError: the last batch would be a single picture, and batch normalisation has no use for one.
@@ -135,7 +137,10 @@ def fit(
         save()
 
     autocast_dtype = torch.bfloat16 if use_bfloat16(config, device) else torch.float32
-    with FitProgress(config.epochs, steps_per_epoch, num_done=len(history)) as progress:
+    with (
+        mlflow_run(run_folder, wanted=mlflow, choices=config.to_dict(), command=command) as log,
+        FitProgress(config.epochs, steps_per_epoch, num_done=len(history)) as progress,
+    ):
         for epoch in range(len(history) + 1, config.epochs + 1):
             if stops_early(history, config):
                 break
@@ -179,6 +184,7 @@ def fit(
                 best = copy.deepcopy(averaged.state_dict())
             save()
             progress.epoch(record)
+            log(record)
             if epoch == stop_after_epoch:
                 break
 

@@ -24,6 +24,14 @@ def option(text: str, panel: str | None = None, *names: str) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel)
 
 
+MlflowOption = Annotated[
+    bool, option("Log the run, and the version that it becomes, with MLflow: MLFLOW_TRACKING_URI.", None, "--mlflow")
+]
+SafetensorsOption = Annotated[
+    bool, option("Write the weights alone as well, as model.safetensors.", "Output", "--safetensors")
+]
+
+
 def joined(counts: tuple[int, ...]) -> str:
     return ",".join(map(str, counts))
 

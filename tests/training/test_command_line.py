@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from app.engines import load_artifact
@@ -160,7 +162,7 @@ def test_fit_export_and_evaluate(
     outputs = [
         invoke("fit", *data, *TINY, "--epochs", "1"),
         invoke("fit", *data, *TINY, "--epochs", "1", "--resume"),
-        invoke("export", *data),
+        invoke("export", *data, "--safetensors"),
         invoke("evaluate", "models/fashion-mnist/1", *data),
         invoke("evaluate", "models/fashion-mnist/1", *data),
     ]
@@ -174,6 +176,11 @@ def test_fit_export_and_evaluate(
     assert "Written into models/fashion-mnist/1" in outputs[3]
     assert "says the same" in outputs[4]
     assert card.training.command == shlex.join(["python", "-m", "training", "fit", *data, *TINY, "--epochs", "1"])
+    weights = load_file("models/fashion-mnist/1/model.safetensors")
+    expected = load_fit_result(Path("runs/fashion-mnist")).network.state_dict()
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert sorted(card.sha256) == ["model.onnx", "model.pt", "model.safetensors"]  # compared whenever it is loaded
 
 
 def test_the_command_line_goes_over_the_preset(tmp_path: Path, sample_folder: Path, sample_is_published: None) -> None:

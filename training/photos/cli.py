@@ -31,6 +31,8 @@ from training.config import ConfigError
 from training.data import DatasetError
 from training.export import next_version
 from training.options import (
+    MlflowOption,
+    SafetensorsOption,
     command_line,
     follow_up,
     joined,
@@ -61,6 +63,7 @@ from training.photos.labels import DEFAULT_LABELS, LabelMap, every_label_a_class
 from training.photos.network import PhotoNetwork, load_exported
 from training.photos.splits import VALIDATION
 from training.promote import served_version
+from training.tracking import log_version, require_mlflow
 
 DEFAULTS = PhotoConfig()
 COLUMNS = Columns()
@@ -171,7 +174,9 @@ def train_command(
         option("Folder of the run. Default: runs/<name>, or runs/<name>-<version> from corrections.", OUTPUT),
     ] = None,
     resume: Annotated[bool, option("Go on from the run's checkpoint.", OUTPUT, "--resume")] = False,
+    mlflow: MlflowOption = False,
     gallery: Annotated[bool, option("Show misclassified photos in the report.", OUTPUT, "--gallery")] = False,
+    safetensors: SafetensorsOption = False,
     data_name: Annotated[str, option("What the card calls the data.", OUTPUT)] = "photos of clothes",
     data_license: Annotated[str, option("The data's licence, for the card.", OUTPUT)] = "not stated",
     from_corrections: CorrectionsOption = None,
@@ -193,6 +198,8 @@ def train_command(
     seed: SeedOption = DEFAULTS.seed,
 ) -> None:
     """Fine-tune on photos and write the next version of the model. Ctrl-C stops, --resume goes on."""
+    if mlflow:
+        require_mlflow()
     if not re.fullmatch(NAME_PATTERN, name):
         raise ConfigError(f"--name {name!r} may hold lower-case letters, digits and hyphens.")
     given = {
@@ -225,6 +232,7 @@ def train_command(
                 command=command_line(),
                 start=network,
                 started_from=exact_name(served),
+                mlflow=mlflow,
             )
         data_name = data_name if "data_name" in given else served.card.data.name
         data_license = data_license if "data_license" in given else served.card.data.license
@@ -248,6 +256,7 @@ def train_command(
                 start=None if start is None else network_of(start, dataset, config),
                 started_from="" if start is None else exact_name(start),
                 teachers=[it.folder for it in teachers],
+                mlflow=mlflow,
             )
     print("Exporting, checking parity, calibrating and measuring on the validation photos ...")
     artifact = export_photos(
@@ -262,7 +271,9 @@ def train_command(
         models_folder=models,
         name=name,
         gallery=gallery,
+        safetensors=safetensors,
     )
+    log_version(run, artifact)
     print_photo_figures(
         "validation (thresholds were fitted on it)", artifact.card.metrics["validation"], artifact.card.refusals
     )

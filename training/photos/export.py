@@ -20,6 +20,7 @@ from app.artifact import (
     LOGITS_OUTPUT,
     ONNX_NAME,
     REPORT_NAME,
+    SAFETENSORS_NAME,
     TORCHSCRIPT_NAME,
     Artifact,
     Card,
@@ -42,6 +43,7 @@ from training.export import (
     compare,
     digests,
     export_onnx,
+    export_safetensors,
     export_torchscript,
     library_versions,
     num_parameters,
@@ -93,6 +95,7 @@ def export_photos(
     models_folder: Path,
     name: str,
     gallery: bool,
+    safetensors: bool = False,
 ) -> Artifact:
     """Export a run as the next version of `name` and return it as the service would load it.
 
@@ -112,6 +115,8 @@ def export_photos(
             size_pixels=size_pixels,
             images=photos.images[:NUM_PARITY_IMAGES],
         )
+        if safetensors:
+            export_safetensors(result.network, folder / SAFETENSORS_NAME)
         engine = TorchScriptEngine(load_torchscript(folder / TORCHSCRIPT_NAME))
         card = _draft_card(result, dataset, about, folder)
         predictions = predict_rows(Artifact(folder, card, engine), photos.rows, description="validation")

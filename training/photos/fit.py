@@ -33,6 +33,7 @@ from training.photos.network import PhotoNetwork
 from training.photos.preprocess import PIXEL_MEAN, PIXEL_STD, resize
 from training.photos.splits import TRAIN, VALIDATION
 from training.progress import FitProgress
+from training.tracking import mlflow_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,12 @@ def fit_photos(
     start: PhotoNetwork | None = None,
     started_from: str = "",
     teachers: Sequence[Path] = (),
+    mlflow: bool = False,
 ) -> PhotoFitResult:
     """Train on the training part, watch the validation part, and return the averaged weights of the last epoch.
 
     `start` is a network to go on from instead of the ImageNet weights, and `started_from` its name. `teachers` are
-    the exported versions that `config.teachers` names.
+    the exported versions that `config.teachers` names. `mlflow` logs the run there as well.
 
     Raises:
         DatasetError: nothing to train on, or nothing to validate with.
@@ -125,7 +127,10 @@ def fit_photos(
     else:
         save()
 
-    with FitProgress(config.num_epochs, steps_per_epoch, num_done=len(history)) as progress:
+    with (
+        mlflow_run(run_folder, wanted=mlflow, choices=config.to_dict(), command=command) as log,
+        FitProgress(config.num_epochs, steps_per_epoch, num_done=len(history)) as progress,
+    ):
         for epoch in range(len(history) + 1, config.num_epochs + 1):
             started = time.perf_counter()
             # Everything random in an epoch follows from its number, so that a resumed run goes on bit for bit.
@@ -177,6 +182,7 @@ def fit_photos(
             history.append(record)
             save()
             progress.epoch(record)
+            log(record)
 
     return load_photo_run(run_folder)
 

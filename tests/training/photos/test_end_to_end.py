@@ -15,6 +15,7 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from safetensors.torch import load_file
 
 from app.artifact import Artifact, PredictionSetRule, Scores, Thresholds, read_card
 from app.engines import EngineName, load_artifact, load_verified
@@ -44,11 +45,13 @@ def artifact(trained: Trained) -> Artifact:
 def own_model(class_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder with models/my-photos/1, trained by `python -m training` on class folders, and what it said."""
     folder = tmp_path_factory.mktemp("own")
-    command = ["photos", "train", str(class_folders), "--name", "my-photos", "--gallery", *TINY]
+    extras = ["--gallery", "--safetensors", "--mlflow"]
+    command = ["photos", "train", str(class_folders), "--name", "my-photos", *extras, *TINY]
+    tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/runs/mlflow.db"}
     process = subprocess.run(
         [sys.executable, "-m", "training", *command],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"},
+        env=os.environ | tracking | {"PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"},
         capture_output=True,
         text=True,
         check=False,
@@ -312,7 +315,32 @@ def test_own_class_folders_become_a_model(own_model: tuple[Path, str]) -> None:
     assert card.thresholds.garment_score is not None
     assert "(no garment)" in output
     assert "Wrote models/my-photos/1" in output
-    assert sorted(path.name for path in folder.iterdir()) == ["data", "models", "runs"]
+    assert sorted(path.name for path in folder.iterdir()) == ["data", "mlruns", "models", "runs"]
+
+
+def test_weights_alone_are_those_of_the_network(own_model: tuple[Path, str]) -> None:
+    folder = own_model[0] / "models" / "my-photos" / "1"
+
+    weights = load_file(folder / "model.safetensors")
+
+    expected = load_exported(folder, num_outputs=2, backbone="efficientnet-lite0").state_dict()
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # MLflow's own query
+def test_mlflow_has_the_run_and_its_version(own_model: tuple[Path, str]) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed: pip install '.[mlflow]'")
+    artifact = load_artifact(own_model[0] / "models" / "my-photos" / "1")
+    client = mlflow.MlflowClient(f"sqlite:///{own_model[0]}/runs/mlflow.db")
+
+    (run,) = client.search_runs(["0"])
+    (version,) = client.search_model_versions("name = 'my-photos'")
+
+    last = artifact.card.training.history[-1]
+    assert run.data.metrics == last.model_dump(exclude={"epoch"})
+    assert run.data.params["batch_size"] == "16"
+    assert (version.run_id, version.tags["sha256"]) == (run.info.run_id, artifact.digest)
 
 
 def jpeg(label: str, seed: int) -> bytes:
