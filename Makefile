@@ -56,7 +56,7 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/.pip
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.installed $(VENV)/.clients
-	$(PIP_INSTALL) --editable '.[train,mlflow,otel]' --group dev
+	$(PIP_INSTALL) --editable '.[train,mlflow,otel,ray]' --group dev
 	@touch $@
 
 # Beside the other one: they want older versions of some packages.

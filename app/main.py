@@ -42,8 +42,11 @@ REFRESH_SECONDS = 2  # between looks for other versions: chosen, a look at three
 logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """Build the service. Nothing is opened or started before the application's lifespan begins."""
+def create_app(settings: Settings | None = None, *, one_of_several: bool = False) -> FastAPI:
+    """Build the service. Nothing is opened or started before the application's lifespan begins.
+
+    `one_of_several` takes no request before its models are loaded: the others answer meanwhile.
+    """
     settings = settings or Settings()
     metrics = Metrics()
 
@@ -63,7 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         opening = asyncio.create_task(_open(wardrobe))
         watching = asyncio.create_task(_watch(store, loading))
         embedding = asyncio.create_task(embedder.run())
-        if settings.workers > 1:  # the others answer meanwhile: take no request that would get a 503
+        if one_of_several:
             await asyncio.wait((loading,))
         yield {"metrics": metrics}  # app.api.protocol counts there what it refuses
         await loading

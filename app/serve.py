@@ -92,7 +92,7 @@ def create_worker_app() -> FastAPI:
     settings = Settings()
     configure_logging(settings.log_level, with_process=True)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    return create_app(settings)
+    return create_app(settings, one_of_several=True)
 
 
 def _leave_with_parent() -> None:

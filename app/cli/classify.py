@@ -38,21 +38,34 @@ class NoModelError(WardrobeError):
         super().__init__(f"No model {model!r} can be run from {models_dir}. {reason} Say where it is with --models.")
 
 
+class FileClassifier(Protocol):
+    """Gives the rows of files, a few at a time. `served_sha256` are the digests of the models it uses."""
+
+    served_sha256: frozenset[str]
+
+    def rows(self, paths: Iterable[Path]) -> AsyncIterator[list[Row]]: ...
+
+
 class Classifier(Protocol):
-    """Answers for the contents of image files, in order. `served_sha256` are the digests of the models it uses."""
+    """Answers for the contents of image files, in order, and with that for files."""
 
     served_sha256: frozenset[str]
 
     async def classify(self, contents: Sequence[bytes]) -> list[Found]: ...
 
+    def rows(self, paths: Iterable[Path]) -> AsyncIterator[list[Row]]:
+        return _rows(paths, self)
 
-def wanted_sha256(models_dir: Path) -> frozenset[str]:
+
+def wanted_sha256(models_dir: Path, model: str) -> frozenset[str]:
     """Digests of the models that `local_classifier` would most probably use, without loading them."""
     from app.artifact import read_card
     from app.served_version import read_pointer
 
     found = set()
     for folder in models_dir.glob("[!.]*"):
+        if model not in ("auto", folder.name):
+            continue
         versions = [int(path.name) for path in folder.glob("*/") if path.name.isdecimal()]
         with suppress(WardrobeError):
             pointer = read_pointer(folder)
@@ -62,8 +75,8 @@ def wanted_sha256(models_dir: Path) -> frozenset[str]:
 
 
 @asynccontextmanager
-async def local_classifier(models_dir: Path, *, model: str) -> AsyncGenerator[Classifier, None]:
-    """The models of a folder, loaded into this process, on every core that it may use."""
+async def local_classifier(models_dir: Path, *, model: str, num_threads: int = 0) -> AsyncGenerator[Classifier, None]:
+    """The models of a folder, loaded into this process, on so many cores; 0: on every one that it may use."""
     from app.inference.predictor import Predictor
     from app.inference.scheduler import Scheduler
     from app.inference.store import AUTO, ModelStore
@@ -82,11 +95,11 @@ async def local_classifier(models_dir: Path, *, model: str) -> AsyncGenerator[Cl
         known = f"There is: {', '.join(store.names) or 'none'}."
         raise NoModelError(models_dir, settings.default_model if model == AUTO else model, refused or known) from error
     metrics = Metrics()
-    num_workers = settings.num_threads or available_cpus()
+    num_workers = num_threads or settings.num_threads or available_cpus()
     scheduler = Scheduler(metrics, num_workers=num_workers, max_image_pixels=settings.max_image_pixels)
     predictor = Predictor(settings, metrics, scheduler)
 
-    class Local:
+    class Local(Classifier):
         served_sha256 = frozenset(
             store.card(name)[1].sha256["model.pt"] for name in store.names if model in (AUTO, name)
         )
@@ -127,7 +140,7 @@ async def remote_classifier(url: str, *, api_key: str | None, model: str) -> Asy
         names = [summary.name for summary in (await client.models()).models if model in ("auto", summary.name)]
         cards = [await client.card(name) for name in names]
 
-        class Remote:
+        class Remote(Classifier):
             served_sha256 = frozenset(card["sha256"]["model.pt"] for card in cards)
 
             async def classify(self, contents: Sequence[bytes]) -> list[Found]:
@@ -149,8 +162,8 @@ async def remote_classifier(url: str, *, api_key: str | None, model: str) -> Asy
         yield Remote()
 
 
-async def classify_files(paths: Iterable[Path], classifier: Classifier) -> AsyncIterator[list[Row]]:
-    """Rows of a few files at a time, in the order of `paths`."""
+async def _rows(paths: Iterable[Path], classifier: Classifier) -> AsyncIterator[list[Row]]:
+    """Of a few files at a time, in the order of `paths`."""
     running: deque[asyncio.Task[list[Row]]] = deque()
     batches = _batches(paths)
     try:

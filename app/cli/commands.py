@@ -21,7 +21,7 @@ from app import __version__
 from app.errors import WardrobeError
 
 if TYPE_CHECKING:
-    from app.cli.classify import Classifier
+    from app.cli.classify import FileClassifier
     from app.cli.results import Row
 
 cli = typer.Typer(
@@ -127,6 +127,12 @@ def sort(
         Path | None, typer.Option(help="Which drawer is for what; 'wardrobe rules' prints the default.")
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Classify afresh what the CSV file has answers for.")] = False,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(
+            help="In this process, or on the Ray cluster that RAY_ADDRESS names; without it, one of this machine."
+        ),
+    ] = "local",
     server: ServerOption = None,
     api_key: KeyOption = None,
     model: ModelOption = "auto",
@@ -143,6 +149,8 @@ def sort(
 
     folder = folder.resolve()
     csv = (csv or Path(f"wardrobe-{folder.name}.csv")).resolve()
+    if server and engine == "ray":
+        raise typer.BadParameter("--engine ray and --server: one of them.")
     if apply and into is None:
         raise typer.BadParameter("--apply wants --into: there is nothing to do without drawers.")
     drawn = None if into is None else Drawn(into.resolve(), how, read_rules(rules), apply)
@@ -151,8 +159,8 @@ def sort(
             folder,
             csv=csv,
             drawn=drawn,
-            open_classifier=partial(_classifier, server, api_key, model, models),
-            expected_sha256=frozenset() if server or model != "auto" else wanted_sha256(_models_dir(models)),
+            open_classifier=partial(_classifier, server, api_key, model, models, engine),
+            expected_sha256=frozenset() if server else wanted_sha256(_models_dir(models), model),
             again=again,
         )
     except KeyboardInterrupt:
@@ -219,11 +227,9 @@ def _become(module: str, *arguments: str) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])  # noqa: S606 our own interpreter
 
 
-async def _predict(files: list[Path], opened: "AbstractAsyncContextManager[Classifier]") -> "list[Row]":
-    from app.cli.classify import classify_files
-
+async def _predict(files: list[Path], opened: "AbstractAsyncContextManager[FileClassifier]") -> "list[Row]":
     async with opened as classifier:
-        return [row async for rows in classify_files(files, classifier) for row in rows]
+        return [row async for rows in classifier.rows(files) for row in rows]
 
 
 def _print_rows(rows: "list[Row]") -> None:
@@ -248,13 +254,23 @@ def _print_rows(rows: "list[Row]") -> None:
 
 
 def _classifier(
-    server: str | None, api_key: str | None, model: str, models: Path | None
-) -> "AbstractAsyncContextManager[Classifier]":
+    server: str | None, api_key: str | None, model: str, models: Path | None, engine: str = "local"
+) -> "AbstractAsyncContextManager[FileClassifier]":
     from app.cli.classify import local_classifier, remote_classifier
 
+    if engine == "ray":
+        return _on_cluster(_models_dir(models), model)
     if server:
         return remote_classifier(server, api_key=api_key, model=model)
     return local_classifier(_models_dir(models), model=model)
+
+
+def _on_cluster(models_dir: Path, model: str) -> "AbstractAsyncContextManager[FileClassifier]":
+    if importlib.util.find_spec("ray") is None:
+        raise WardrobeError("Ray is not installed: pip install 'self-sorting-wardrobe[ray]'.")
+    from app.cli.cluster import cluster_classifier
+
+    return cluster_classifier(models_dir, model=model)
 
 
 def _models_dir(models: Path | None) -> Path:

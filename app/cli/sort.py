@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.cli.classify import Classifier, classify_files
+from app.cli.classify import FileClassifier
 from app.cli.drawers import JOURNAL_NAME, Drawers, How, Journal, NoJournalError, Placement, plan
 from app.cli.progress import FileProgress
 from app.cli.results import ERROR, ResultsFile, Row, read_rows
@@ -25,7 +25,7 @@ from app.errors import WardrobeError
 
 NUM_LISTED = 10  # of broken files and failures; the CSV file has them all
 PAST = {"copy": "copied", "move": "moved", "hardlink": "linked", "symlink": "linked"}
-OpenClassifier = Callable[[], AbstractAsyncContextManager[Classifier]]
+OpenClassifier = Callable[[], AbstractAsyncContextManager[FileClassifier]]
 
 
 class CannotSortError(WardrobeError):
@@ -147,7 +147,7 @@ async def _classify(
             print(f"{len(pictures) - len(new):,} of {len(pictures):,} pictures are known already.", file=sys.stderr)
         results.rewrite(rows.values())
         with FileProgress("classify", len(new)) as progress:
-            async for found in classify_files(new, classifier):
+            async for found in classifier.rows(new):
                 results.append(found)
                 rows |= {row.path: row for row in found}
                 progress.advance(len(found))
