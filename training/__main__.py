@@ -1,8 +1,10 @@
 """Train the models. fit, export and evaluate are of Fashion-MNIST; photos is of real photos; the others of both."""
 
 import os
+import shlex
 import sys
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +16,8 @@ from training.config import DATA, ConfigError, FitConfig
 from training.data import Splits, load_for
 from training.export import evaluate_on_test, export
 from training.fit import fit, is_finished, load_fit_result
+from training.handson import MODEL_NAME, handson
+from training.handson_report import PAGE_NAME, write_handson_report
 from training.options import (
     MlflowOption,
     SafetensorsOption,
@@ -31,7 +35,7 @@ from training.photos.own_classes import relabel_command, teach_command
 from training.preview import write_preview
 from training.promote import promote, rollback
 from training.range_test import range_test, write_range_test
-from training.run_comparison import Comparison, summarise, table, write_comparison
+from training.run_comparison import compared, table, write_comparison
 from training.tracking import log_version, require_mlflow
 from training.worked_examples import write_page
 
@@ -47,6 +51,7 @@ DATA_HELP = (
 )
 DataOption = Annotated[Path | None, option(DATA_HELP, DATA.title, "--data")]
 RunOption = Annotated[Path, option("Folder of the run, with its checkpoint.", None, "--run")]
+JobsOption = Annotated[int, option("Runs at a time. Default: one for each core.")]
 DEFAULT_RUN = Path("runs/fashion-mnist")
 
 
@@ -145,7 +150,7 @@ def evaluate_command(
 def compare_command(
     definition: Annotated[str, typer.Argument(help="A TOML file (see training/compare.py), or the name of a ladder.")],
     out: Annotated[Path | None, option("Folder of the runs and the result. Default: runs/compare/<name>.")] = None,
-    jobs: Annotated[int, option("Runs at a time. Default: one for each core.")] = 0,
+    jobs: JobsOption = 0,
     against: Annotated[str | None, option("Row that the others are compared with. Default: the first.")] = None,
     data: DataOption = None,
 ) -> None:
@@ -153,25 +158,38 @@ def compare_command(
     defined, name = read_definition(definition)
     configs = configs_of(defined)
     folder = out or Path("runs") / "compare" / name
-    num_cores = os.cpu_count() or 1
-    num_jobs = jobs or num_cores
-    num_threads = max(1, num_cores // num_jobs)
-    runs = plan(configs, defined, folder=folder, data=data, num_threads=num_threads)
-    try:
+    num_jobs, num_threads = share_cores(jobs)
+    runs = plan(configs, defined, folder=folder, data=data, num_threads=num_threads, command=command_line())
+    with going_on(folder):
         results = compare(runs, num_jobs=num_jobs)
-    except KeyboardInterrupt:
-        print(f"\nStopped. {folder} holds what is done; the same command goes on.")
-        raise typer.Exit(130) from None
-    comparison = Comparison(
-        command=command_line(),
-        made_at=datetime.now(UTC).replace(microsecond=0),
-        device=results[0].device,
-        part=defined.part,
-        num_images=len(results[0].right),
-        rows=summarise(results, against=against or results[0].row),
-    )
+    comparison = compared(results, against=against or results[0].row, command=command_line())
     write_comparison(comparison, folder)
     print(f"\n{table(comparison)}\n\nWrote comparison.json, .csv and .png into {folder}.")
+
+
+@cli.command("handson")
+def handson_command(
+    out: Annotated[Path, option("Folder of the runs, the model and the report.")] = Path("runs/handson"),
+    ladder: Annotated[str, option("What to train: a TOML file (see training/compare.py), or a ladder.")] = "handson",
+    author: Annotated[str | None, option("Whose name stands on the report.")] = None,
+    jobs: JobsOption = 0,
+    data: DataOption = None,
+) -> None:
+    """Do the course's hands-on: look at the data, train a ladder, choose, test, export, report. Goes on if stopped."""
+    definition, _ = read_definition(ladder)
+    num_jobs, num_threads = share_cores(jobs)
+    with going_on(out):
+        done = handson(
+            definition, folder=out, data=data, num_jobs=num_jobs, num_threads=num_threads, command=command_line()
+        )
+        print_metrics("test", done.card.metrics["test"])
+        print("5. Write it up", flush=True)
+        serve = f"WARDROBE_MODELS_DIR={shlex.quote(str(done.version.parents[1]))} WARDROBE_DEFAULT_MODEL={MODEL_NAME}"
+        pdf = write_handson_report(done, out, author=author, serve=f"{serve} python -m app")
+    print(f"Wrote {out / PAGE_NAME}" + (f" and {pdf.name}." if pdf else "."))
+    if pdf is None:
+        print("No PDF: no Chromium, Chrome or Edge was found to print it. Any browser prints the page.")
+    print(f"Serve the result: {serve} {shlex.quote(sys.orig_argv[0])} -m app")
 
 
 @cli.command("examples")
@@ -204,6 +222,23 @@ def rollback_command(
     """Let services take the version again that they took before the last promotion."""
     pointer = rollback(folder)
     print(f"{folder.name}/{pointer.version} is served again; running services take it within seconds.")
+
+
+def share_cores(jobs: int) -> tuple[int, int]:
+    """Runs at a time, one for each core where `jobs` is 0, and threads of each."""
+    num_cores = os.cpu_count() or 1
+    num_jobs = jobs or num_cores
+    return num_jobs, max(1, num_cores // num_jobs)
+
+
+@contextmanager
+def going_on(folder: Path) -> Iterator[None]:
+    """Ctrl-C ends the process with a line that says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\nStopped. {folder} holds what is done; the same command goes on.")
+        raise typer.Exit(130) from None
 
 
 def load(data: Path | None, config: FitConfig) -> Splits:

@@ -74,6 +74,7 @@ class Run:
     part: Literal["validation", "test"]
     data: Path | None
     num_threads: int
+    command: str
 
 
 def read_definition(name: str) -> tuple[Definition, str]:
@@ -122,7 +123,13 @@ def configs_of(definition: Definition) -> dict[str, FitConfig]:
 
 
 def plan(
-    configs: dict[str, FitConfig], definition: Definition, *, folder: Path, data: Path | None, num_threads: int
+    configs: dict[str, FitConfig],
+    definition: Definition,
+    *,
+    folder: Path,
+    data: Path | None,
+    num_threads: int,
+    command: str,
 ) -> list[Run]:
     """Every row with every seed: all rows of the first seed first, so that a stopped comparison has them all."""
     return [
@@ -133,6 +140,7 @@ def plan(
             part=definition.part,
             data=data,
             num_threads=num_threads,
+            command=command,
         )
         for seed in range(definition.seeds)
         for row, config in configs.items()
@@ -196,7 +204,7 @@ def carry_out(run: Run) -> RunResult:
     splits = load_for(run.config, run.data)
     resume = (run.folder / CHECKPOINT_NAME).exists()
     with (run.folder / LOG_NAME).open("a", encoding="utf-8", buffering=1) as log, redirect_stdout(log):
-        fitted = fit(splits, run.config, run_folder=run.folder, resume=resume)
+        fitted = fit(splits, run.config, run_folder=run.folder, resume=resume, command=run.command)
     dataset = splits.validation if run.part == "validation" else splits.test
     logits = predict(fitted.network, dataset, mean=fitted.mean, std=fitted.std, device="cpu")
     right = logits.argmax(1) == dataset.labels

@@ -1,6 +1,7 @@
 """Figures of the exported file: every picture goes through the service's decoder, preprocessing and network."""
 
 import io
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,13 +24,14 @@ MIN_TEMPERATURE = 0.05  # a few pictures that are all right would ask for 0; cho
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A misclassified picture: its index in the part, and what was said about it."""
+    """A misclassified picture: its index in the part, what was said about it, and whether its label is suspected."""
 
     index: int
     target: str
     prediction: str
     probability: float
     loss: float
+    suspected: bool
 
 
 def to_png(image: np.ndarray) -> bytes:
@@ -127,6 +129,7 @@ def worst_failures(
     losses = F.cross_entropy(logits / temperature, labels, reduction="none")
     probabilities = torch.softmax(logits / temperature, 1)
     predictions = probabilities.argmax(1)
+    suspected = suspected_label_errors(logits, labels, temperature=temperature)
     wrong = (predictions != labels).nonzero().flatten()
     worst = wrong[losses[wrong].argsort(descending=True)][:num_failures]
     return [
@@ -136,9 +139,25 @@ def worst_failures(
             prediction=class_names[int(predictions[index])],
             probability=probabilities[index].max().item(),
             loss=losses[index].item(),
+            suspected=bool(suspected[index]),
         )
         for index in worst.tolist()
     ]
+
+
+def suspected_label_errors(logits: Tensor, labels: Tensor, *, temperature: float) -> Tensor:
+    """Bool (N,): confident learning, Northcutt et al. (2021), section 3.1, on pictures that were not trained on.
+
+    A network is confident of a class when it gives it at least the mean probability that it gives it on pictures with
+    that label. A label is suspected when the class it is confident of, the most probable of them, is another one.
+    """
+    probabilities = torch.softmax(logits / temperature, 1)
+    thresholds = torch.full((logits.shape[1],), math.inf)
+    for label in labels.unique().tolist():
+        thresholds[label] = probabilities[labels == label, label].mean()
+    confident = probabilities >= thresholds  # (N, K)
+    best = probabilities.where(confident, torch.zeros(())).argmax(1)
+    return confident.any(1) & (best != labels)
 
 
 def measure_robustness(artifact: Artifact, dataset: Dataset) -> Robustness:

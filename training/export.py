@@ -151,10 +151,14 @@ def staged(models_folder: Path, name: str, version: int | None = None) -> Iterat
 
 @dataclass(frozen=True, slots=True)
 class TestOutcome:
-    """Test figures measured now, and those that stood in the card before (None: these are the first)."""
+    """Test figures measured now, and those that stood in the card before (None: these are the first).
+
+    `logits` (N, K) are what they were measured from.
+    """
 
     measured: Metrics
     recorded: Metrics | None
+    logits: Tensor
 
 
 def evaluate_on_test(folder: Path, splits: Splits) -> TestOutcome:
@@ -173,7 +177,7 @@ def evaluate_on_test(folder: Path, splits: Splits) -> TestOutcome:
         card = card.model_copy(update={"metrics": {**card.metrics, "test": measured}})
         _write_report(card, folder, splits.test, logits, part="test")
         write_card(card, folder)
-    return TestOutcome(measured, recorded)
+    return TestOutcome(measured, recorded, logits)
 
 
 def next_version(model_folder: Path) -> int:

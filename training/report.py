@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from app.artifact import Card, Metrics, Part
-from training.evaluate import NUM_CALIBRATION_BINS, to_png, worst_failures
+from training.evaluate import NUM_CALIBRATION_BINS, suspected_label_errors, to_png, worst_failures
 
 matplotlib.use("agg")  # no screen
 
@@ -49,15 +49,16 @@ def write_report(
         card=card,
         part=part,
         metrics=metrics,
-        curves=_data_url(plot_curves(card)),
-        confusion=_data_url(plot_confusion(metrics, card.class_names)),
-        reliability=_data_url(plot_reliability(logits, labels, temperature=temperature)),
+        curves=data_url(plot_curves(card)),
+        confusion=data_url(plot_confusion(metrics, card.class_names)),
+        reliability=data_url(plot_reliability(logits, labels, temperature=temperature)),
         failures=[
-            (failure, names[failure.index], None if images is None else _png_url(images[failure.index]))
+            (failure, names[failure.index], None if images is None else png_url(images[failure.index]))
             for failure in failures
         ],
         show_failures=images is not None,
         num_wrong=metrics.num_images - round(metrics.accuracy * metrics.num_images),
+        num_suspected=int(suspected_label_errors(logits, labels, temperature=temperature).sum()),
     )
     path.write_text(page.replace(" %", "\N{NO-BREAK SPACE}%"), encoding="utf-8")  # a number keeps its unit
 
@@ -134,11 +135,11 @@ def plot_reliability(logits: Tensor, labels: Tensor, *, temperature: float) -> F
     return figure
 
 
-def _png_url(image: Tensor) -> str:
+def png_url(image: Tensor) -> str:
     return "data:image/png;base64," + base64.b64encode(to_png(image.numpy())).decode()
 
 
-def _data_url(figure: Figure) -> str:
+def data_url(figure: Figure, *, dpi: int = 110) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=dpi)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -4,7 +4,7 @@ import csv
 import math
 import statistics
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,22 @@ class Comparison(BaseModel):
     part: str
     num_images: int
     rows: list[RowResult]
+
+
+def compared(results: Sequence[RunResult], *, against: str, command: str) -> Comparison:
+    """All rows over all seeds, each with its difference from the row `against`.
+
+    Raises:
+        ConfigError: there is no such row.
+    """
+    return Comparison(
+        command=command,
+        made_at=datetime.now(UTC).replace(microsecond=0),
+        device=results[0].device,
+        part=results[0].part,
+        num_images=len(results[0].right),
+        rows=summarise(results, against=against),
+    )
 
 
 def summarise(results: Sequence[RunResult], *, against: str) -> list[RowResult]:

@@ -175,6 +175,16 @@ def test_a_preset_is_a_config_and_says_how_it_is_used(path: Path) -> None:
     assert f"python -m training fit --preset {path.stem} " in opening
 
 
+@pytest.mark.parametrize(("name", "most"), [("tiny", 100_000), ("small", 300_000)])
+def test_a_small_preset_is_as_small_as_it_says(name: str, most: int) -> None:
+    network = build_network(FitConfig.from_dict(load_preset(name)))
+
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+
+    assert num_parameters <= most
+    assert f"{num_parameters:,} weights and biases, at most {most:,}." in (FOLDER / f"{name}.toml").read_text()
+
+
 def test_an_unknown_preset_says_which_there_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no preset resnet19\. Give a TOML file, or one of: adaline, allconv, cnn"):
         load_preset("resnet19")

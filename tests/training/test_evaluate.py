@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from training.evaluate import calibration_error, fit_temperature, measure, wilson_interval, worst_failures
+from training.evaluate import (
+    calibration_error,
+    fit_temperature,
+    measure,
+    suspected_label_errors,
+    wilson_interval,
+    worst_failures,
+)
 
 
 @pytest.mark.parametrize(
@@ -109,3 +116,22 @@ def test_worst_failures_come_first() -> None:
     assert [failure.index for failure in failures] == [2, 3]
     assert (failures[0].target, failures[0].prediction) == ("coat", "shirt")
     assert failures[0].probability == pytest.approx(1 / (1 + math.exp(-5)))
+
+
+def test_a_label_is_suspected_where_the_network_is_confident_of_another_class() -> None:
+    """Mean probability of a on its labels 0.6, of b 0.5875. The last picture is a mistake, but a is below its mean."""
+    first = torch.tensor([0.9, 0.8, 0.1, 0.1, 0.3, 0.7, 0.55])  # of a; the rest is of b
+    labels = torch.tensor([0, 0, 0, 1, 1, 1, 1])
+    logits = torch.stack([first, 1 - first], 1).log()
+
+    suspected = suspected_label_errors(logits, labels, temperature=1.0)
+
+    assert suspected.tolist() == [False, False, True, False, False, True, False]
+
+
+def test_a_class_without_labels_suspects_nobody() -> None:
+    logits = torch.tensor([[0.0, 0.0, 9.0], [3.0, 0.0, 9.0]])
+
+    suspected = suspected_label_errors(logits, torch.tensor([0, 1]), temperature=1.0)
+
+    assert not suspected[0]  # only the class that no picture is labelled with is more probable
