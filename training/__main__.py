@@ -61,6 +61,7 @@ def fit_command(
     run: RunOption = DEFAULT_RUN,
     resume: Annotated[bool, option("Go on from the run's checkpoint.", None, "--resume")] = False,
     mlflow: MlflowOption = False,
+    tensorboard: Annotated[Path | None, option("Folder for TensorBoard's logs. Default: none are written.")] = None,
     data: DataOption = None,
     *,
     config: FitConfig,
@@ -70,7 +71,15 @@ def fit_command(
         require_mlflow()
     splits = load(data, config)
     with stoppable(run):
-        fit(splits, config, run_folder=run, resume=resume, command=command_line(), mlflow=mlflow)
+        fit(
+            splits,
+            config,
+            run_folder=run,
+            resume=resume,
+            command=command_line(),
+            mlflow=mlflow,
+            tensorboard=tensorboard,
+        )
     print(f"Done. Next: {follow_up('export', '--run', run)}")
 
 

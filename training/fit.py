@@ -25,6 +25,7 @@ from training.networks import NETWORKS
 from training.networks.initialise import initialise
 from training.optimisation import build_loss, build_optimizer, build_scheduler, penalty
 from training.progress import FitProgress
+from training.tensorboard import curve_for_tensorboard
 from training.tracking import mlflow_run
 
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -65,12 +66,14 @@ def fit(
     command: str = "",
     stop_after_epoch: int | None = None,
     mlflow: bool = False,
+    tensorboard: Path | None = None,
 ) -> FitResult:
     """Train on `splits.train`, watch `splits.validation`, and return the averaged weights of the last epoch.
 
     The last epoch is taken by rule: choosing the best one would make the validation figure flatter. Early stopping
     (`config.patience`) does choose it. A checkpoint is written before the first and after every epoch;
-    `stop_after_epoch` ends a run early, as Ctrl-C would. `mlflow` logs it there as well.
+    `stop_after_epoch` ends a run early, as Ctrl-C would. `mlflow` logs it there as well, and the folder `tensorboard`
+    gets the learning curve.
 
     Raises:
         ConfigError: the last batch would be a single picture, and batch normalisation has no use for one.
@@ -140,6 +143,7 @@ def fit(
     with (
         mlflow_run(run_folder, wanted=mlflow, choices=config.to_dict(), command=command) as log,
         FitProgress(config.epochs, steps_per_epoch, num_done=len(history)) as progress,
+        curve_for_tensorboard(tensorboard, num_done=len(history)) as draw,
     ):
         for epoch in range(len(history) + 1, config.epochs + 1):
             if stops_early(history, config):
@@ -185,6 +189,7 @@ def fit(
             save()
             progress.epoch(record)
             log(record)
+            draw(record)
             if epoch == stop_after_epoch:
                 break
 

@@ -1,4 +1,5 @@
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -241,3 +242,29 @@ def test_both_optimizers_learn(run: Callable[..., FitResult], tiny_config: FitCo
     history = run(config).history
 
     assert history[1].train_loss < history[0].train_loss
+
+
+def test_tensorboard_shows_each_epoch_of_a_resumed_run_once(
+    sample: Splits, tiny_config: FitConfig, tmp_path: Path
+) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config, logs = replace(tiny_config, epochs=3), tmp_path / "logs"
+    small = replace(sample, train=sample.train.subset(torch.arange(64)))
+    fit(small, config, run_folder=tmp_path / "run", device="cpu", stop_after_epoch=2, tensorboard=logs)
+    result = fit(small, config, run_folder=tmp_path / "run", device="cpu", resume=True, tensorboard=logs)
+
+    events = accumulator.EventAccumulator(str(logs)).Reload()
+
+    names = {"loss/train", "loss/validation", "accuracy/train", "accuracy/validation", "learning rate"}
+    assert set(events.Tags()["scalars"]) == names
+    drawn = [(event.step, event.value) for event in events.Scalars("accuracy/validation")]
+    assert drawn == [(record.epoch, pytest.approx(record.validation_accuracy)) for record in result.history]
+
+
+def test_without_tensorboard_its_option_says_what_to_install(
+    run: Callable[..., FitResult], tiny_config: FitConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+
+    with pytest.raises(ConfigError, match="pip install tensorboard"):
+        run(tiny_config, tensorboard=tmp_path / "logs")
