@@ -89,6 +89,7 @@ def render(done: HandsOn, folder: Path, *, author: str | None, serve: str, link_
         rungs=done.rungs,
         chosen=done.chosen,
         readings={rung.tag: done.reading(rung) for rung in done.rungs},
+        readings_in_words=readings_in_words(done),
         described={rung.tag: describe(rung.fitted.config) for rung in done.rungs},
         runner_up=runner_up(done),
         card=card,
@@ -126,6 +127,25 @@ def runner_up(done: HandsOn) -> Rung | None:
     """The next best row, None where there is no other."""
     others = [rung for rung in done.rungs if rung is not done.chosen]
     return max(others, key=lambda rung: rung.result.mean) if others else None
+
+
+def readings_in_words(done: HandsOn) -> str:
+    """As `R1 and R2 underfit; R3 overfits`: rows with the same reading together."""
+    tags: dict[str, list[str]] = {}
+    for rung in done.rungs:
+        tags.setdefault(done.reading(rung), []).append(rung.tag)
+    plural = {
+        "underfits": "underfit",
+        "overfits": "overfit",
+        "underfits and overfits": "underfit and overfit",
+        "fits": "do neither",
+    }
+    singular = {"fits": "does neither"}
+    return "; ".join(
+        f"{' and '.join(filter(None, [', '.join(of[:-1]), of[-1]]))} "
+        + (plural[reading] if len(of) > 1 else singular.get(reading, reading))
+        for reading, of in tags.items()
+    )
 
 
 def describe(config: FitConfig) -> dict[str, str]:
@@ -195,6 +215,7 @@ def plot_ladder(done: HandsOn) -> Figure:
     error_axes.legend(frameon=False, fontsize=8)
     error_axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     size_axes.set(xscale="log", xlabel="parameters", ylabel="validation accuracy (%)")
+    size_axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     size_axes.margins(x=0.15)
     for axes in (error_axes, size_axes):
         axes.grid(alpha=0.3)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from app.artifact import Card, Metrics, Part
 from training.evaluate import NUM_CALIBRATION_BINS, suspected_label_errors, to_png, worst_failures
+from training.gap import curves_in_words
 
 matplotlib.use("agg")  # no screen
 
@@ -50,6 +51,7 @@ def write_report(
         part=part,
         metrics=metrics,
         curves=data_url(plot_curves(card)),
+        reading=curves_in_words(card.training.history),
         confusion=data_url(plot_confusion(metrics, card.class_names)),
         reliability=data_url(plot_reliability(logits, labels, temperature=temperature)),
         failures=[

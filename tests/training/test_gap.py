@@ -1,6 +1,9 @@
+import re
+
 import pytest
 
-from training.gap import NOTABLE, Gap
+from app.artifact import EpochRecord
+from training.gap import NOTABLE, Gap, curves_in_words
 
 
 def gap(train_accuracy: float, validation_accuracy: float) -> Gap:
@@ -31,3 +34,30 @@ def test_a_gap_that_may_be_chance_is_not_called_overfitting() -> None:
 
     assert uncertain.difference > NOTABLE > uncertain.interval[0]
     assert not uncertain.overfits()
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "words"),
+    [
+        ([1.0, 0.8, 0.6, 0.4], [1.0, 0.7, 0.8, 0.9], r"lowest in epoch 2 and is 29% higher .*\(overfitting\)"),
+        ([1.0, 0.8, 0.9, 2.0], [1.0, 0.7, 0.8, 2.9], "fell no further"),
+        ([1.0, 0.8, 0.7, 0.6], [1.0, 0.9, 0.8, 0.7], r"still falling at the end: .*\(underfitting\)"),
+        ([1.0, 0.8, 0.7, 0.6], [1.0, 0.7, 0.66, 0.67], "has levelled off"),
+        ([1.0], [1.0], "Fewer than two epochs"),
+    ],
+)
+def test_curves_are_read_in_words(train: list[float], validation: list[float], words: str) -> None:
+    history = [
+        EpochRecord(
+            epoch=epoch,
+            learning_rate=0.1,
+            train_loss=loss,
+            train_accuracy=0.5,
+            validation_loss=validation_loss,
+            validation_accuracy=0.5,
+            seconds=1.0,
+        )
+        for epoch, (loss, validation_loss) in enumerate(zip(train, validation, strict=True), start=1)
+    ]
+
+    assert re.search(words, curves_in_words(history))
