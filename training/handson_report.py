@@ -197,6 +197,7 @@ def plot_ladder(done: HandsOn) -> Figure:
     """Validation error of each row over the epochs, and accuracy against parameters with its interval."""
     figure = Figure(figsize=(9, 2.9), layout="constrained")
     error_axes, size_axes = figure.subplots(1, 2)
+    by_size = sorted(done.rungs, key=lambda rung: rung.result.num_parameters)
     for rung in done.rungs:
         history = rung.fitted.history
         errors = [100 - 100 * record.validation_accuracy for record in history]
@@ -206,9 +207,9 @@ def plot_ladder(done: HandsOn) -> Figure:
         size_axes.errorbar(
             rung.result.num_parameters, mean, yerr=[[mean - 100 * low], [100 * high - mean]], fmt="o", capsize=3
         )
-        size_axes.annotate(
-            rung.tag, (rung.result.num_parameters, mean), xytext=(5, 4), textcoords="offset points", fontsize=8
-        )
+        side, shift = ("left", 5) if by_size.index(rung) % 2 else ("right", -5)  # neighbours do not cover each other
+        place = (rung.result.num_parameters, mean)
+        size_axes.annotate(rung.tag, place, xytext=(shift, 4), textcoords="offset points", ha=side, fontsize=8)
     error_axes.set(xlabel="epoch", ylabel="validation error (%), log scale", yscale="log")
     error_axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     error_axes.yaxis.set_minor_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
