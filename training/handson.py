@@ -7,13 +7,15 @@ leaves in runs/handson
     data.json                   what the first look at the data found
     <row>/seed-0/               each run: checkpoint, log and result
     comparison.json, .csv, .png the ladder
+    gaps.json                   what each network gets right of its own training pictures
     models/fashion-mnist/1/     the chosen network as the service takes it, with its card and its own report
     report.html, report.pdf     what is handed in
 
 Killed, the same command goes on: finished epochs, runs and the export are not made again.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from app.artifact import Card, read_card
@@ -29,7 +31,7 @@ from training.promote import promote
 from training.run_comparison import Comparison, RowResult, compared, summarise, write_comparison
 
 MODEL_NAME = "fashion-mnist"
-MODELS_FOLDER, DATA_NAME = "models", "data.json"
+MODELS_FOLDER, DATA_NAME, GAPS_NAME = "models", "data.json", "gaps.json"
 NUM_GAP_IMAGES = 5_000  # training pictures, as many as the default validation part has
 
 
@@ -104,6 +106,8 @@ def handson(
     write_comparison(comparison, folder)
     first_runs = {run.row: run for run in reversed(runs)}
     rungs = [climb(f"R{n}", row, first_runs[row.row]) for n, row in enumerate(comparison.rows, start=1)]
+    gaps = {rung.name: asdict(rung.gap) for rung in rungs}
+    (folder / GAPS_NAME).write_text(json.dumps(gaps, indent=1) + "\n", encoding="utf-8")
     chosen = next(rung for rung in rungs if rung.name == best)
     print(f"{best}: {chosen.result.mean:.2%} of {comparison.num_images} validation pictures.")
 

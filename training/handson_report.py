@@ -15,7 +15,7 @@ from training.compare import LOG_NAME, RESULT_NAME
 from training.config import FitConfig
 from training.evaluate import suspected_label_errors, worst_failures
 from training.exploration import ClassPair, plot_classes
-from training.handson import DATA_NAME, HandsOn, Rung
+from training.handson import DATA_NAME, GAPS_NAME, HandsOn, Rung
 from training.networks import NetworkName
 from training.pdf import print_pdf
 from training.report import TEMPLATE_FOLDER, data_url, plot_confusion, plot_reliability, png_url
@@ -119,6 +119,7 @@ def files(done: HandsOn, folder: Path) -> dict[str, list[str]]:
         "D": of(folder / DATA_NAME),
         **runs,
         "C": of(folder / "comparison.json"),
+        "G": of(folder / GAPS_NAME),
         "T": of(done.version / CARD_NAME, done.version / REPORT_NAME),
     }
 
