@@ -1,6 +1,6 @@
 """How alike photos of garments are to the photo model, and how long it takes to find what is alike.
 
-    python -m benchmarks.similar pairs models/wardrobe/4 data/{clothing-dataset,negatives,emoji,gcompris} --sheet pairs.png
+    python -m benchmarks.similar pairs models/wardrobe/4 data/{clothing-dataset,negatives,emoji,gcompris} --sheet p.png
     python -m benchmarks.similar search 10000 100000
 
 `pairs` chooses `DUPLICATE_SIMILARITY`: it compares every two photos that the model was not trained on, which the sheet

@@ -9,8 +9,8 @@ The first fine-tunes, calibrates on the validation photos and writes models/NAME
 part; the third goes on from the version that is served, with what people corrected; the fourth says which is better.
 `teach` and `relabel`, which change the classes of a version: own_classes.py.
 
-wardrobe/4 (4,138 photos, efficientnet-lite0, 8 epochs on from version 3, one run, 2026-11-25): 89.4 % of 451 test photos
-(86.2 to 93.1 % over senders), 57 minutes of training on two cores beside other work. What else was tried: LOG.md.
+wardrobe/4 (4,138 photos, efficientnet-lite0, 8 epochs on from version 3, 2026-11-25): 89.4 % of 451 test photos (86.2
+to 93.1 % over senders), 57 minutes of training on two cores beside other work. What else was tried: LOG.md.
 """
 
 import csv
