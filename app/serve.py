@@ -31,7 +31,9 @@ def serve() -> None:
     except ValidationError as error:
         for item in error.errors():
             variable = "_".join(["WARDROBE", *(str(part).upper() for part in item["loc"][:1])])
-            got = f", got {item['input']!r}" if item["loc"] else ""  # else it is of several settings together
+            # Without a place it is of several settings together; a key itself, where its digest is due, stays unsaid.
+            shown = item["loc"] and item["loc"][0] != "api_key_sha256"
+            got = f", got {item['input']!r}" if shown else ""
             print(f"{variable}: {item['msg']}{got}.", file=sys.stderr)
         sys.exit(2)
     _greet(settings)

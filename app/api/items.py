@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -381,8 +382,7 @@ async def _explained(
 ) -> Explained:
     item = await asyncio.to_thread(wardrobe.get, item_id)
     choose = store.chooser(item.prediction["model"]["name"])
-    content = await asyncio.to_thread(wardrobe.picture, item_id)
-    return await predictor.explain(content, choose=choose, label=label)
+    return await predictor.explain(partial(wardrobe.picture, item_id), choose=choose, label=label)
 
 
 def public_item(item: Item) -> ItemPublic:

@@ -3,11 +3,10 @@
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
@@ -154,39 +153,40 @@ class Predictor:
                 self._idle.set()
             self._metrics.queue_images.dec(len(contents))
 
-    async def explain(self, content: bytes, *, choose: ModelChooser, label: str | None) -> Explained:
+    async def explain(self, read: Callable[[], bytes], *, choose: ModelChooser, label: str | None) -> Explained:
         """As app.inference.explanation.explain(), in the time that a prediction may take.
+
+        `read` gives the file, in a thread and not before it is this picture's turn: who waits holds none in memory.
 
         Raises:
             BusyError: it was not ready in time.
         """
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                return await self._explain(content, choose, label)
+                return await self._explain(read, choose, label)
         except TimeoutError as error:
             raise self._too_slow() from error
 
-    async def _explain(self, content: bytes, choose: ModelChooser, label: str | None) -> Explained:
-        # Waiting is done here: what is cancelled in the executor's own queue would stay there, with its file.
-        await self._can_explain.acquire()
-        explaining = asyncio.get_running_loop().run_in_executor(
-            self._explaining,
-            partial(
-                explain,
-                content,
+    async def _explain(self, read: Callable[[], bytes], choose: ModelChooser, label: str | None) -> Explained:
+        def explained() -> Explained:
+            return explain(
+                read(),
                 decoder=self._scheduler.decoder,
                 choose=choose,
                 label=label,
                 max_pixels=self._max_image_pixels,
-            ),
-        )
+            )
+
+        # Waiting is done here: what is cancelled in the executor's own queue would stay there, with its file.
+        await self._can_explain.acquire()
+        explaining = asyncio.get_running_loop().run_in_executor(self._explaining, explained)
         explaining.add_done_callback(lambda _: self._can_explain.release())
         return await asyncio.shield(explaining)  # a thread that has begun goes on, and keeps its place until it ends
 
     async def _explained(self, content: bytes, choose: ModelChooser, label: str) -> Explained | WardrobeError:
         """Or why not: the prediction stands without it."""
         try:
-            return await self._explain(content, choose, label)
+            return await self._explain(lambda: content, choose, label)
         except WardrobeError as error:
             return error
         except Exception as error:  # whatever a network raises

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
+from app.serve import serve
 from app.settings import Settings
 from tests.app.service import problem_of, running, wait_for
 
@@ -142,3 +143,17 @@ def test_several_digests_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch
 def test_what_is_no_digest_is_refused(value: str) -> None:
     with pytest.raises(ValidationError, match="api_key_sha256"):
         Settings(api_key_sha256=value)
+
+
+def test_a_key_in_place_of_its_digest_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message goes to a log that others read."""
+    monkeypatch.setenv("WARDROBE_API_KEY_SHA256", "my-own-secret")
+
+    with pytest.raises(SystemExit, match="2"):
+        serve()
+
+    shown = capsys.readouterr().err
+    assert "WARDROBE_API_KEY_SHA256" in shown
+    assert "my-own-secret" not in shown

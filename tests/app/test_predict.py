@@ -618,25 +618,33 @@ def _wait_until_begun(drawing: Drawing, number: int) -> None:
 async def test_what_waits_for_its_heat_map_is_let_go_with_its_client(
     one_model: Settings, pictures: dict[str, bytes], drawing: Drawing
 ) -> None:
-    """Also while those of others take long: it must not stay in memory until they are done."""
+    """Also while those of others take long; its file is not even read before it is its turn."""
+    read: list[str] = []
+
+    def reading(label: str) -> bytes:
+        read.append(label)
+        return pictures[label]
+
     async with running(one_model) as client:
         await wait_for(client, "/health/ready")
         state = client._transport.app.state
         explain = partial(state.predictor.explain, choose=state.store.chooser("fashion-mnist"), label=None)
         drawing.opened.clear()
-        held = [asyncio.create_task(explain(pictures["Bag"])) for _ in range(MAX_EXPLANATIONS_AT_ONCE)]
+        held = [asyncio.create_task(explain(partial(reading, "Bag"))) for _ in range(MAX_EXPLANATIONS_AT_ONCE)]
         await asyncio.to_thread(_wait_until_begun, drawing, MAX_EXPLANATIONS_AT_ONCE)
 
-        leaving = asyncio.create_task(explain(pictures["Coat"]))
+        leaving = asyncio.create_task(explain(partial(reading, "Coat")))
         await asyncio.wait((leaving,), timeout=0.1)
         leaving.cancel()
         await asyncio.wait((leaving,))
         num_left = state.predictor._explaining._work_queue.qsize()
+        read_so_far = list(read)
         drawing.opened.set()
         explained = await asyncio.gather(*held)
-        again = await explain(pictures["Coat"])
+        again = await explain(partial(reading, "Coat"))
 
     assert num_left == 0
+    assert read_so_far == ["Bag"] * MAX_EXPLANATIONS_AT_ONCE
     assert explained[0] == explained[1] != again
 
 
