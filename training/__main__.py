@@ -14,6 +14,7 @@ from app.errors import WardrobeError
 from training.compare import compare, configs_of, plan, read_definition
 from training.config import DATA, ConfigError, FitConfig
 from training.data import Splits, load_for
+from training.distributed import from_first, torchrun_processes
 from training.export import evaluate_on_test, export
 from training.fit import fit, is_finished, load_fit_result
 from training.handson import MODEL_NAME, handson
@@ -69,18 +70,19 @@ def fit_command(
     """Train the network. Ctrl-C stops, --resume goes on after the last finished epoch."""
     if mlflow:
         require_mlflow()
-    splits = load(data, config)
-    with stoppable(run):
-        fit(
-            splits,
-            config,
-            run_folder=run,
-            resume=resume,
-            command=command_line(),
-            mlflow=mlflow,
-            tensorboard=tensorboard,
-        )
-    print(f"Done. Next: {follow_up('export', '--run', run)}")
+    with torchrun_processes():
+        splits = from_first(lambda: load(data, config))
+        with stoppable(run):
+            fit(
+                splits,
+                config,
+                run_folder=run,
+                resume=resume,
+                command=command_line(),
+                mlflow=mlflow,
+                tensorboard=tensorboard,
+            )
+        print(f"Done. Next: {follow_up('export', '--run', run)}")
 
 
 @cli.command("preview")

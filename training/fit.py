@@ -21,6 +21,7 @@ from app.errors import WardrobeError
 from training.augment import augment, build_mix
 from training.config import ConfigError, FitConfig, Scaling
 from training.data import CLASS_NAMES, Dataset, Splits
+from training.distributed import data_parallel, from_first, mean_of_processes, num_processes, rank, share, wait_for_all
 from training.networks import NETWORKS
 from training.networks.initialise import initialise
 from training.optimisation import build_loss, build_optimizer, build_scheduler, penalty
@@ -73,10 +74,11 @@ def fit(
     The last epoch is taken by rule: choosing the best one would make the validation figure flatter. Early stopping
     (`config.patience`) does choose it. A checkpoint is written before the first and after every epoch;
     `stop_after_epoch` ends a run early, as Ctrl-C would. `mlflow` logs it there as well, and the folder `tensorboard`
-    gets the learning curve.
+    gets the learning curve. Several processes share each batch, and the first one evaluates and writes.
 
     Raises:
-        ConfigError: the last batch would be a single picture, and batch normalisation has no use for one.
+        ConfigError: the last batch would be a single picture, and batch normalisation has no use for one; a batch is
+            too small to be shared by the processes.
         ResumeError: `resume` without a checkpoint, or with one made by another config or on other data; a new run
             where there is a checkpoint already: it would be lost.
     """
@@ -89,11 +91,11 @@ def fit(
     images, labels = splits.train.images.to(device), splits.train.labels.to(device)
     mean, std = normalization(splits.train, config.scaling)
     batch_size = config.batch_size or len(labels)  # 0 is the full batch
-    if config.norm == "batch" and len(labels) % batch_size == 1:
-        raise ConfigError(f"Of {len(labels)} pictures the last would be a batch of its own: change the batch size.")
+    check_batches(len(labels), batch_size, config)
 
     network = build_network(config).to(device).to(memory_format=torch.channels_last)
     averaged = AveragedModel(network, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True)
+    parallel = data_parallel(network, device)  # the network itself in a single process
     optimizer = build_optimizer(network, config)
     steps_per_epoch = math.ceil(len(labels) / batch_size)
     scheduler = build_scheduler(optimizer, config, steps_per_epoch=steps_per_epoch)
@@ -114,15 +116,16 @@ def fit(
     about = {"mean": mean, "std": std, "device": describe_device(device), "command": command}
 
     def save() -> None:
-        save_checkpoint(
-            checkpoint_path,
-            identity=identity,
-            about=about,
-            stateful=stateful,
-            generator=generator,
-            history=history,
-            best=best,
-        )
+        if rank() == 0:
+            save_checkpoint(
+                checkpoint_path,
+                identity=identity,
+                about=about,
+                stateful=stateful,
+                generator=generator,
+                history=history,
+                best=best,
+            )
 
     if resume:
         checkpoint = load_checkpoint(checkpoint_path)
@@ -137,6 +140,7 @@ def fit(
     elif checkpoint_path.exists():
         raise ResumeError(f"{checkpoint_path} exists. Go on with --resume, or give another --run folder.")
     else:
+        wait_for_all()  # until every process has seen that there is none
         save()
 
     autocast_dtype = torch.bfloat16 if use_bfloat16(config, device) else torch.float32
@@ -149,16 +153,20 @@ def fit(
             if stops_early(history, config):
                 break
             started = time.perf_counter()
-            torch.manual_seed(1_000_003 * config.seed + epoch)  # dropout and mixing: a resumed epoch draws the same
+            # Dropout and mixing: a resumed epoch draws the same, each process its own.
+            torch.manual_seed(1_000_003 * config.seed + 10_007 * rank() + epoch)
             network.train()
             total_loss = torch.zeros((), device=device)
             num_correct = torch.zeros((), device=device)
             for indices in batches(len(labels), batch_size, generator):
-                batch = augment(images[indices], config, generator=generator)
-                inputs, targets = mix(normalize(batch, mean=mean, std=std), labels[indices])
+                # Every process augments the whole batch, so that the generator is in one state everywhere.
+                batch = share(augment(images[indices], config, generator=generator))
+                batch_labels = share(labels[indices])
+                inputs, targets = mix(normalize(batch, mean=mean, std=std), batch_labels)
+                weight = num_processes() * len(batch) / len(indices)  # 1 unless shares are uneven
                 with torch.autocast(device, dtype=autocast_dtype, enabled=autocast_dtype is torch.bfloat16):
-                    logits = network(inputs)
-                    loss = loss_of(logits, targets) + penalty(network, l1=config.l1, l2=config.l2)
+                    logits = parallel(inputs)
+                    loss = weight * (loss_of(logits, targets) + penalty(network, l1=config.l1, l2=config.l2))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -167,16 +175,18 @@ def fit(
                 averaged.update_parameters(network)
 
                 total_loss += loss.detach() * len(indices)
-                num_correct += (logits.detach().argmax(1) == labels[indices]).sum()
+                num_correct += num_processes() * (logits.detach().argmax(1) == batch_labels).sum()
                 progress.step(total_loss, num_correct, num_images=len(indices))
 
-            validation_logits = predict(averaged, splits.validation, mean=mean, std=std, device=device)
+            validation_logits = from_first(
+                lambda: predict(averaged, splits.validation, mean=mean, std=std, device=device)
+            )
             validation_labels = splits.validation.labels
             record = EpochRecord(
                 epoch=epoch,
                 learning_rate=optimizer.param_groups[0]["lr"],
-                train_loss=total_loss.item() / len(labels),
-                train_accuracy=num_correct.item() / len(labels),
+                train_loss=mean_of_processes(total_loss).item() / len(labels),
+                train_accuracy=mean_of_processes(num_correct).item() / len(labels),
                 validation_loss=validation_loss_of(validation_logits, validation_labels).item(),
                 validation_accuracy=(validation_logits.argmax(1) == validation_labels).double().mean().item(),
                 seconds=time.perf_counter() - started,
@@ -193,6 +203,7 @@ def fit(
             if epoch == stop_after_epoch:
                 break
 
+    wait_for_all()  # the last checkpoint is written
     return load_fit_result(run_folder)
 
 
@@ -204,6 +215,19 @@ def load_fit_result(run_folder: Path) -> FitResult:
     averaged.load_state_dict(checkpoint.get("best") or checkpoint["averaged"])
     history = [EpochRecord(**record) for record in checkpoint["history"]]
     return FitResult(network=averaged.module.eval(), config=config, history=history, **checkpoint["about"])
+
+
+def check_batches(num_images: int, batch_size: int, config: FitConfig) -> None:
+    """Make sure that the smallest batch is enough for batch normalisation and for every process."""
+    smallest = num_images % batch_size or batch_size
+    if config.norm == "batch" and smallest == 1:
+        raise ConfigError(f"Of {num_images} pictures the last would be a batch of its own: change the batch size.")
+    needed = num_processes() * (2 if config.norm == "batch" else 1)
+    if smallest < needed:
+        raise ConfigError(
+            f"Of {num_images} pictures the smallest batch is of {smallest}, and {num_processes()} processes need "
+            f"{needed} to share: change the batch size."
+        )
 
 
 def best_epoch(history: list[EpochRecord]) -> int:
@@ -221,9 +245,10 @@ def is_finished(result: FitResult) -> bool:
 
 def describe_device(device: str) -> str:
     """What the run took place on, for the card: `cuda (NVIDIA H100)` or `cpu (2 threads)`."""
+    many = f"{num_processes()} x " if num_processes() > 1 else ""
     if device == "cuda":
-        return f"cuda ({torch.cuda.get_device_name()})"
-    return f"{device} ({torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()})"
+        return f"{many}cuda ({torch.cuda.get_device_name()})"
+    return f"{many}{device} ({torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()})"
 
 
 def normalization(train: Dataset, scaling: Scaling = "standardise") -> tuple[float, float]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from app.artifact import EpochRecord
 from training.config import ConfigError
+from training.distributed import rank
 
 
 @contextmanager
@@ -17,7 +18,7 @@ def curve_for_tensorboard(folder: Path | None, *, num_done: int) -> Iterator[Cal
     Raises:
         ConfigError: TensorBoard is not installed.
     """
-    if folder is None:
+    if folder is None or rank() > 0:
         yield lambda _record: None
         return
     try:

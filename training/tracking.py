@@ -13,6 +13,7 @@ from typing import Any
 
 from app.artifact import Artifact, EpochRecord
 from training.config import ConfigError
+from training.distributed import rank
 
 RUN_ID_NAME = "mlflow-run-id"  # in the run's folder, so that --resume and export go on with the same run of MLflow
 VERSION_FOLDER = "version"
@@ -34,7 +35,7 @@ def mlflow_run(
 ) -> Iterator[Callable[[EpochRecord], None]]:
     """Give what logs an epoch: nothing, unless it is wanted or the run that is gone on with has been logged so far."""
     run_id = _run_id(run_folder)
-    if not wanted and run_id is None:
+    if rank() > 0 or (not wanted and run_id is None):
         yield lambda record: None
         return
     mlflow = importlib.import_module("mlflow")  # here, because it takes seconds
