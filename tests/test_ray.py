@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -148,8 +149,9 @@ def url(cluster: Cluster) -> Generator[str, None, None]:
     wait_until(lambda: num_replicas(cluster) == 2)
     wait_until(lambda: is_ready(url))
     yield url
-    process.send_signal(signal.SIGINT)
-    process.wait(LONGEST_SECONDS)
+    with killed_at_last(process):
+        process.send_signal(signal.SIGINT)
+        process.wait(LONGEST_SECONDS)
 
 
 def num_replicas(cluster: Cluster) -> int:
@@ -201,11 +203,10 @@ def test_a_folder_is_sorted_though_the_command_and_then_a_node_are_killed(
     results = tmp_path / "ray.csv"
     sort = ("sort", "photos", "--model", "fashion-mnist", "--csv")
 
-    with command_line.start(*sort, "ray.csv", "--engine", "ray") as process:
+    with command_line.start(*sort, "ray.csv", "--engine", "ray") as process, killed_at_last(process):
         wait_until(lambda: num_lines(results) > 100 or process.poll() is not None)
-        process.send_signal(signal.SIGKILL)
     known = num_lines(results) - 2  # without the header and, perhaps, a line that was cut
-    with command_line.start(*sort, "ray.csv", "--engine", "ray") as process:
+    with command_line.start(*sort, "ray.csv", "--engine", "ray") as process, killed_at_last(process):
         wait_until(lambda: num_lines(results) > known + 50 or process.poll() is not None)
         cluster.kill_node()
         out, err = process.communicate(timeout=LONGEST_SECONDS)
@@ -217,6 +218,15 @@ def test_a_folder_is_sorted_though_the_command_and_then_a_node_are_killed(
     assert int(said.replace(",", "")) >= known
     assert f"{NUM_BROKEN} cannot be read" in out
     assert results.read_bytes() == (tmp_path / "local.csv").read_bytes()
+
+
+@contextlib.contextmanager
+def killed_at_last(process: "subprocess.Popen[Any]") -> Iterator[None]:
+    """Whatever happens: else a test that has failed would wait for it, for ever."""
+    try:
+        yield
+    finally:
+        process.kill()
 
 
 def fill(folder: Path) -> None:
