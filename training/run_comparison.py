@@ -10,7 +10,9 @@ from typing import Any
 
 import matplotlib
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from pydantic import BaseModel
 from torch import Tensor
 
@@ -173,18 +175,17 @@ def table(comparison: Comparison) -> str:
 
 
 def plot_comparison(comparison: Comparison) -> Figure:
-    """Each run a dot and each row's mean a line; and the means against parameters and seconds."""
+    """Each run a dot and each row's mean a line; and the means, a colour each, against parameters and seconds."""
     rows = comparison.rows
     figure = Figure(figsize=(13, 1.8 + 0.3 * max(6, len(rows))), layout="constrained")
     axes, size_axes, time_axes = figure.subplots(1, 3, width_ratios=[2, 1, 1])
     for position, row in enumerate(rows):
         accuracies = [100 * accuracy for accuracy in row.accuracies]
-        axes.plot(accuracies, [position] * len(accuracies), "o", color="C0", alpha=0.6, markersize=5)
-        axes.plot([100 * row.mean] * 2, [position - 0.3, position + 0.3], color="C1", linewidth=2)
-        size_axes.plot(row.num_parameters, 100 * row.mean, "o", color="C0")
-        time_axes.plot(max(row.seconds, 0.1), 100 * row.mean, "o", color="C0")
-        for beside, x in ((size_axes, row.num_parameters), (time_axes, max(row.seconds, 0.1))):
-            beside.annotate(row.row, (x, 100 * row.mean), xytext=(3, 3), textcoords="offset points", fontsize=7)
+        color = colormaps["turbo"](position / len(rows))
+        axes.plot(accuracies, [position] * len(accuracies), "o", color=color, alpha=0.6, markersize=5)
+        axes.plot([100 * row.mean] * 2, [position - 0.3, position + 0.3], color=color, linewidth=2)
+        size_axes.plot(row.num_parameters, 100 * row.mean, "o", color=color)
+        time_axes.plot(max(row.seconds, 0.1), 100 * row.mean, "o", color=color)
     axes.set_yticks(range(len(rows)), [row.row for row in rows])
     axes.invert_yaxis()
     axes.set(xlabel=f"{comparison.part} accuracy (%), n = {comparison.num_images}")
@@ -192,4 +193,9 @@ def plot_comparison(comparison: Comparison) -> Figure:
     time_axes.set(xscale="log", xlabel="seconds of training")
     for each in (axes, size_axes, time_axes):
         each.grid(alpha=0.3)
+    for each in (size_axes, time_axes):
+        low, high = each.get_xlim()
+        if high < 10 * low:  # less than a decade: a logarithmic axis would have no or too many numbers
+            each.set(xscale="linear")
+            each.xaxis.set_major_locator(MaxNLocator(3))
     return figure
