@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from tests.tiny_wardrobe import write_tiny_wardrobe
 
 # Of every service that a test starts, in this process or another, unless the test gives it a folder of its own.
 os.environ["WARDROBE_STORAGE"] = "off"
+
+# A shell's background job ignores Ctrl-C, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 collect_ignore = ["clients"]  # of another environment, see tests/test_stock_clients.py
 

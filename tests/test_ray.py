@@ -62,7 +62,6 @@ class Cluster:
                 env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                preexec_fn=heed_ctrl_c,  # noqa: PLW1509
             )
 
     def add_node(self, host: str, *arguments: str) -> None:
@@ -77,11 +76,6 @@ class Cluster:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         node.wait()
-
-
-def heed_ctrl_c() -> None:
-    """A shell's background job ignores it, and so do its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def descendants(pid: int) -> Iterator[int]:

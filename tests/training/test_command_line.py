@@ -24,8 +24,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", "N
 
 # `python -m training` in a process that takes the sample for the published files.
 ON_SAMPLE = """
-import json, runpy, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C, and so its children
+import json, runpy, sys
 import training.data
 training.data.FASHION_MNIST_SHA256 = json.loads(sys.argv.pop(1))
 runpy.run_module("training", run_name="__main__", alter_sys=True)
