@@ -218,25 +218,16 @@ def train_command(
     if from_corrections is not None:
         served = served_artifact(models / name)
         config = correction_config(served.card, {key: value for key, value in asked.items() if key in given}, given)
-        num_outputs = len(recipe_of(served.card)[1].outputs)
-        network = load_exported(served.folder, num_outputs=num_outputs, backbone=config.backbone)
+        begun_with: Artifact | None = served
+        teachers: list[Artifact] = []
+        start: PhotoNetwork | None = network_of(served, recipe_of(served.card)[1], config)
         dataset = load_again(served.folder, served.card, sources, exclude=excluded)
         dataset = with_corrections(dataset, from_corrections, served.card)
         run = run or Path("runs") / f"{name}-{next_version(models / name)}"
-        with stoppable(run):
-            result = fit_photos(
-                dataset,
-                config,
-                run_folder=run,
-                resume=resume,
-                command=command_line(),
-                start=network,
-                started_from=exact_name(served),
-                mlflow=mlflow,
-            )
         data_name = data_name if "data_name" in given else served.card.data.name
         data_license = data_license if "data_license" in given else served.card.data.license
     else:
+        begun_with = None if from_version is None else load_artifact(from_version)
         teachers = [load_artifact(folder) for folder in teacher or []]
         config = PhotoConfig(**asked, teachers=tuple(map(exact_name, teachers)))
         columns = Columns(image_column, label_column, group_column, part_column, slice_column)
@@ -244,20 +235,20 @@ def train_command(
         if labels is None:
             print_other_drawer(dataset.label_map)
         check_teachers(teachers, dataset.label_map, config)
-        start = None if from_version is None else load_artifact(from_version)
+        start = None if begun_with is None else network_of(begun_with, dataset.label_map, config)
         run = run or Path("runs") / name
-        with stoppable(run):
-            result = fit_photos(
-                dataset,
-                config,
-                run_folder=run,
-                resume=resume,
-                command=command_line(),
-                start=None if start is None else network_of(start, dataset, config),
-                started_from="" if start is None else exact_name(start),
-                teachers=[it.folder for it in teachers],
-                mlflow=mlflow,
-            )
+    with stoppable(run):
+        result = fit_photos(
+            dataset,
+            config,
+            run_folder=run,
+            resume=resume,
+            command=command_line(),
+            start=start,
+            started_from="" if begun_with is None else exact_name(begun_with),
+            teachers=[it.folder for it in teachers],
+            mlflow=mlflow,
+        )
     print("Exporting, checking parity, calibrating and measuring on the validation photos ...")
     artifact = export_photos(
         result,
@@ -445,18 +436,18 @@ def check_teachers(teachers: list[Artifact], label_map: LabelMap, config: PhotoC
             )
 
 
-def network_of(start: Artifact, dataset: PhotoDataset, config: PhotoConfig) -> PhotoNetwork:
-    """The network of a version to go on from.
+def network_of(start: Artifact, wanted: LabelMap, config: PhotoConfig) -> PhotoNetwork:
+    """The network of a version to go on from, for the outputs of the label map `wanted`.
 
     Raises:
         ConfigError: it has another backbone or other classes.
         ArtifactError: its weights have no names.
     """
     old_config, label_map, _ = recipe_of(start.card)
-    if (old_config.backbone, label_map.outputs) != (config.backbone, dataset.label_map.outputs):
+    if (old_config.backbone, label_map.outputs) != (config.backbone, wanted.outputs):
         raise ConfigError(
             f"--from-version {start.folder} is {old_config.backbone} with {', '.join(label_map.outputs)}; asked for is "
-            f"{config.backbone} with {', '.join(dataset.label_map.outputs)}."
+            f"{config.backbone} with {', '.join(wanted.outputs)}."
         )
     return load_exported(start.folder, num_outputs=len(label_map.outputs), backbone=config.backbone)
 
